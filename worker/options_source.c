@@ -1,0 +1,261 @@
+#include "options_internal.h"
+
+#include "err.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+
+/* Cuts white space off both ends, in place. */
+static char *trim(char *text)
+{
+	size_t n = strlen(text);
+
+	while (n && isspace((unsigned char)text[n - 1]))
+		text[--n] = '\0';
+	return text + strspn(text, " \t\r\v\f");
+}
+
+static void cut_comment(char *line)
+{
+	for (char *s = line; (s = strchr(s, '#')); s++) {
+		if (s == line || isspace((unsigned char)s[-1])) {
+			*s = '\0';
+			return;
+		}
+	}
+}
+
+/* `[host "GLOB"]` -> GLOB, cut out in place; NULL when the head is not of that form. */
+static char *parse_head(char *head)
+{
+	size_t n = strlen(head);
+
+	if (n < 2 || head[n - 1] != ']')
+		return NULL;
+	head[n - 1] = '\0';
+	head = trim(head + 1);
+	if (strncmp(head, "host", 4) != 0)
+		return NULL;
+	head = trim(head + 4);
+	n = strlen(head);
+	if (n < 3 || head[0] != '"' || head[n - 1] != '"')
+		return NULL;
+	head[n - 1] = '\0';
+	return head + 1;
+}
+
+/* What no host name in a URL can match. */
+static const char *glob_mistake(const char *glob)
+{
+	const char *colon = strchr(glob, ':');
+
+	for (const char *s = glob; *s; s++) {
+		if ((unsigned char)*s >= 0x80)
+			return "write the name in punycode (xn--...)";
+		if (!isalnum((unsigned char)*s) && !strchr("-._*?:[]", *s))
+			return "write a host name without scheme and path; '*' and '?' are wild";
+	}
+	if (colon && !strchr(colon + 1, ':'))
+		return "write the host name without its port";
+	return NULL;
+}
+
+static int add_section(struct draft *draft, const char *source, const char *glob)
+{
+	struct options *opts = draft->opts;
+	size_t n = opts->n_sections;
+
+	if (n == OPTIONS_SECTIONS_MAX) {
+		draft_error(draft, source, "over %d sections", OPTIONS_SECTIONS_MAX);
+		return (int)n - 1;
+	}
+	opts->sections = xrealloc(opts->sections, (n + 1) * sizeof(*opts->sections));
+	draft->sections = xrealloc(draft->sections, (n + 1) * sizeof(*draft->sections));
+	opts->sections[n] = (struct host_section){.glob = xstrdup(glob)};
+	draft->sections[n] = (struct section_draft){.source = xstrdup(source)};
+	draft->n_sections = ++opts->n_sections;
+	return (int)n;
+}
+
+/* Also a bad head opens a section, so that the rows under it are looked at as what they are meant to be. */
+static int read_head(struct draft *draft, const char *source, char *line)
+{
+	char text[SHOWN_MAX];
+	const char *mistake, *glob;
+
+	shown(line, text);
+	glob = parse_head(line);
+	if (!glob)
+		draft_error(draft, source, "%s: a section must be [host \"GLOB\"]", text);
+	else if ((mistake = glob_mistake(glob)))
+		draft_error(draft, source, "%s: %s", text, mistake);
+	return add_section(draft, source, glob ? glob : "");
+}
+
+static void read_row(struct draft *draft, const char *source, int section, char *line)
+{
+	char text[SHOWN_MAX], *equals = strchr(line, '=');
+
+	if (!equals) {
+		/* Only the first word: the rest may be a password. */
+		line[strcspn(line, " \t:")] = '\0';
+		draft_error(draft, source, "%s: must be key = value", shown(line, text));
+		return;
+	}
+	*equals = '\0';
+	draft_set(draft, source, section, trim(line), trim(equals + 1));
+}
+
+static void read_lines(struct draft *draft, char *text)
+{
+	int section = -1;
+
+	for (int number = 1; text; number++) {
+		char *next = strchr(text, '\n');
+		if (next)
+			*next++ = '\0';
+		cut_comment(text);
+		char *line = trim(text), *source = xasprintf("%s:%d", draft->path, number);
+		if (*line == '[')
+			section = read_head(draft, source, line);
+		else if (*line)
+			read_row(draft, source, section, line);
+		free(source);
+		text = next;
+	}
+}
+
+static int read_whole(const char *path, struct buf *buf)
+{
+	char chunk[16384];
+	size_t n;
+	int err = 0;
+	FILE *file = fopen(path, "re");
+
+	if (!file)
+		return -ERR_SYSTEM;
+	while (!err && (n = fread(chunk, 1, sizeof(chunk), file)) > 0)
+		err = buf_add(buf, chunk, n);
+	int error = errno;
+	if (ferror(file))
+		err = -ERR_SYSTEM;
+	fclose(file);
+	errno = error;
+	return err;
+}
+
+int draft_read_file(struct draft *draft)
+{
+	static const char bom[] = "\xef\xbb\xbf";
+	struct buf buf;
+
+	draft->stage = STAGE_FILE;
+	buf_init(&buf, OPTIONS_FILE_MAX);
+	int err = read_whole(draft->path, &buf);
+	if (err == -ERR_SYSTEM) {
+		draft_error(draft, draft->path, "cannot be read: %s", strerror(errno));
+	} else if (err) {
+		draft_error(draft, draft->path, "over %d bytes: not a file of settings", OPTIONS_FILE_MAX);
+	} else if (buf.len && memchr(buf.data, '\0', buf.len)) {
+		draft_error(draft, draft->path, "has a NUL byte: not a file of settings");
+	} else if (buf.len) {
+		char *text = xstrndup((const char *)buf.data, buf.len);
+		read_lines(draft, strncmp(text, bom, 3) == 0 ? text + 3 : text);
+		free(text);
+	}
+	buf_done(&buf);
+	return err == -ERR_SYSTEM ? err : 0;
+}
+
+void draft_read_overrides(struct draft *draft, char *const overrides[], size_t n)
+{
+	draft->stage = STAGE_OVERRIDES;
+	for (size_t i = 0; i < n; i++) {
+		char *copy = xstrdup(overrides[i]);
+		read_row(draft, "-o", -1, trim(copy));
+		free(copy);
+	}
+}
+
+static const char env_prefix[] = "GATHERD_";
+static const char env_kafka[] = "KAFKA_";
+
+/* PARTITION_INFLIGHT is the name of partition.inflight. */
+static bool is_env_name(const char *key, const char *name)
+{
+	for (; *key; key++, name++)
+		if (*name != (*key == '.' ? '_' : toupper((unsigned char)*key)))
+			return false;
+	return !*name;
+}
+
+static const struct option_row *env_row(const char *name)
+{
+	for (size_t i = 0; i < ROW_COUNT; i++)
+		if (is_env_name(option_rows[i].key, name))
+			return &option_rows[i];
+	return NULL;
+}
+
+static bool ends_in(const char *name, const char *end)
+{
+	size_t n = strlen(name), n_end = strlen(end);
+
+	return n >= n_end && strcmp(name + n - n_end, end) == 0;
+}
+
+/* Kubernetes makes GATHERD_KAFKA_SERVICE_HOST, _PORT, _PORT_9092_TCP_ADDR... for a service called gatherd-kafka. */
+static bool is_service_link(const char *name)
+{
+	return ends_in(name, "_SERVICE_HOST") || ends_in(name, "_PORT") || strstr(name, "_PORT_");
+}
+
+static void warn_unknown(struct draft *draft, const char *source, const char *name)
+{
+	const char *nearest = draft->n_warnings < SENTENCES_MAX ? option_nearest(name) : NULL;
+	char *meant = nearest ? xstrdup(nearest) : NULL;
+
+	for (char *s = meant; s && *s; s++)
+		*s = *s == '.' ? '_' : (char)toupper((unsigned char)*s);
+	if (meant)
+		draft_warning(draft, source, "unknown, ignored; did you mean %s%s?", env_prefix, meant);
+	else
+		draft_warning(draft, source, "unknown, ignored");
+	free(meant);
+}
+
+/* name is without GATHERD_. */
+static void read_variable(struct draft *draft, const char *name, const char *value)
+{
+	char text[SHOWN_MAX];
+	char *source = xasprintf("environment %s%s", env_prefix, shown(name, text));
+	const struct option_row *row = env_row(name);
+
+	if (row) {
+		draft_set(draft, source, -1, row->key, value);
+	} else if (strncmp(name, env_kafka, sizeof(env_kafka) - 1) == 0 && !is_service_link(name)) {
+		char *key = xstrdup(name);
+		for (char *s = key; *s; s++)
+			*s = *s == '_' ? '.' : (char)tolower((unsigned char)*s);
+		draft_set(draft, source, -1, key, value);
+		free(key);
+	} else {
+		warn_unknown(draft, source, name);
+	}
+	free(source);
+}
+
+void draft_read_environ(struct draft *draft, char *const environ_block[])
+{
+	draft->stage = STAGE_ENVIRON;
+	for (; environ_block && *environ_block; environ_block++) {
+		const char *entry = *environ_block, *equals = strchr(entry, '=');
+		if (!equals || strncmp(entry, env_prefix, sizeof(env_prefix) - 1) != 0)
+			continue;
+		entry += sizeof(env_prefix) - 1;
+		char *name = xstrndup(entry, equals > entry ? (size_t)(equals - entry) : 0);
+		read_variable(draft, name, equals + 1);
+		free(name);
+	}
+}
