@@ -1,0 +1,52 @@
+#include "profile.h"
+
+#include "err.h"
+
+const struct host_options *profile_of_host(const struct options *opts, const char *host)
+{
+	int section = options_section_of(opts, host);
+
+	return section < 0 ? &opts->host : &opts->sections[section].host;
+}
+
+const struct host_options *profile_of_name(const struct options *opts, const char *name)
+{
+	for (size_t i = 0; i < opts->n_sections; i++)
+		if (strcmp(opts->sections[i].glob, name) == 0)
+			return &opts->sections[i].host;
+	return NULL;
+}
+
+/* 0 = no wish. */
+static int64_t lesser(int64_t setting, int64_t wish)
+{
+	return wish > 0 ? MIN(setting, wish) : setting;
+}
+
+struct limits profile_limits(const struct options *opts, const struct host_options *host, const struct job *job)
+{
+	return (struct limits){
+		.connect_ms = lesser(host->fetch_connect_timeout, job->connect_ms),
+		.total_ms = lesser(host->fetch_timeout, job->total_ms),
+		.stall_ms = lesser(host->fetch_stall_timeout, job->stall_ms),
+		.retry = {.max_attempts = (int32_t)lesser(host->retry_max_attempts, job->max_attempts),
+			  .base_ms = job->base_ms > 0 ? MIN(job->base_ms, host->retry_max) : host->retry_base,
+			  .max_ms = lesser(host->retry_max, job->max_ms)},
+		.max_redirects = (int32_t)(job->max_redirects >= 0 ? MIN(host->redirect_max, job->max_redirects) : host->redirect_max),
+		.body_max_bytes = lesser(opts->body_max, job->max_body_bytes),
+		.is_http2 = host->http_version == 1,
+	};
+}
+
+int profile_check(const struct options *opts, const struct job *job)
+{
+	if (job->secret_ref && *job->secret_ref)
+		return -ERR_SECRET_UNKNOWN;
+	if (job->proxy_ref && *job->proxy_ref)
+		return -ERR_PROXY_UNKNOWN;
+	if (job->host_profile && *job->host_profile && !profile_of_name(opts, job->host_profile))
+		return -ERR_PROFILE_UNKNOWN;
+	if (strcmp(job->method, "GET") != 0 && strcmp(job->method, "HEAD") != 0)
+		return -ERR_METHOD_DENIED;
+	return job->body.len ? -ERR_BODY_DENIED : 0;
+}

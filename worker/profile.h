@@ -1,0 +1,29 @@
+/* profile - what the settings, a host's section and the job together allow one attempt.
+ *
+ * A job's wish is clamped to the settings: it may ask for less, never for more. Layer 2: pure. */
+#ifndef GATHERD_PROFILE_H
+#define GATHERD_PROFILE_H
+
+#include "base.h"
+#include "job.h"
+#include "options.h"
+#include "retry.h"
+
+struct limits {
+	int64_t connect_ms, total_ms, stall_ms;
+	struct retry_policy retry;
+	int32_t max_redirects;
+	int64_t body_max_bytes;
+	bool is_http2;
+};
+
+/* The host's section or the general settings. */
+const struct host_options *profile_of_host(const struct options *opts, const char *host);
+/* The section that a job names by its glob; NULL when there is none. */
+const struct host_options *profile_of_name(const struct options *opts, const char *name);
+struct limits profile_limits(const struct options *opts, const struct host_options *host, const struct job *job);
+/* What a job may not wish for: unknown secret, proxy or profile, a method or a body beyond the settings.
+ * 0 or -ERR_SECRET_UNKNOWN, -ERR_PROXY_UNKNOWN, -ERR_PROFILE_UNKNOWN, -ERR_METHOD_DENIED, -ERR_BODY_DENIED. */
+int profile_check(const struct options *opts, const struct job *job) MUST_CHECK;
+
+#endif
