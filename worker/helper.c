@@ -1,0 +1,181 @@
+#include "helper.h"
+#include "clock.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* Jobs in the order they came; guarded by helper->lock. */
+struct queue {
+	struct helper_job *first, *last;
+};
+
+struct helper {
+	struct loop *loop;
+	size_t n_pending; /* of the loop's thread */
+	pthread_t thread;
+	int fd; /* wakes the loop: there is something in done */
+
+	pthread_mutex_t lock;
+	pthread_cond_t wake;  /* the thread: a job or the end */
+	pthread_cond_t ended; /* helper_free: the thread has ended */
+	struct queue asked, done;
+	bool is_closing, is_ended;
+	bool is_abandoned; /* helper_free did not wait: the thread frees */
+};
+
+static void queue_push(struct queue *queue, struct helper_job *job)
+{
+	job->next = NULL;
+	if (queue->last)
+		queue->last->next = job;
+	else
+		queue->first = job;
+	queue->last = job;
+}
+
+static struct helper_job *queue_pop(struct queue *queue)
+{
+	struct helper_job *job = queue->first;
+
+	if (job)
+		queue->first = job->next;
+	if (!queue->first)
+		queue->last = NULL;
+	return job;
+}
+
+static void helper_destroy(struct helper *helper)
+{
+	close(helper->fd);
+	pthread_mutex_destroy(&helper->lock);
+	pthread_cond_destroy(&helper->wake);
+	pthread_cond_destroy(&helper->ended);
+	free(helper);
+}
+
+static void *thread_main(void *ctx)
+{
+	struct helper *helper = ctx;
+	struct helper_job *job;
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&helper->lock);
+	for (;;) {
+		while (!helper->is_closing && !helper->asked.first)
+			pthread_cond_wait(&helper->wake, &helper->lock);
+		if (helper->is_closing)
+			break;
+		job = queue_pop(&helper->asked);
+		pthread_mutex_unlock(&helper->lock);
+		job->run(job->ctx);
+		pthread_mutex_lock(&helper->lock);
+		/* Given up: the job's memory may be gone with its owner. */
+		if (helper->is_abandoned)
+			break;
+		queue_push(&helper->done, job);
+		if (write(helper->fd, &one, sizeof(one)) < 0)
+			assert(errno == EAGAIN || errno == EINTR);
+	}
+	helper->is_ended = true;
+	bool is_abandoned = helper->is_abandoned;
+	pthread_cond_signal(&helper->ended);
+	pthread_mutex_unlock(&helper->lock);
+	if (is_abandoned)
+		helper_destroy(helper);
+	return NULL;
+}
+
+static void on_done(void *ctx, int fd)
+{
+	struct helper *helper = ctx;
+	struct helper_job *job;
+	uint64_t count;
+
+	if (read(fd, &count, sizeof(count)) < 0)
+		return;
+	pthread_mutex_lock(&helper->lock);
+	struct queue done = helper->done;
+	helper->done = (struct queue){0};
+	pthread_mutex_unlock(&helper->lock);
+	while ((job = queue_pop(&done))) {
+		helper->n_pending--;
+		if (job->done)
+			job->done(job->ctx); /* may submit the job again or free it */
+	}
+}
+
+/* Signals are the loop's. */
+static int thread_start(struct helper *helper)
+{
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int err = pthread_create(&helper->thread, NULL, thread_main, helper);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (!err)
+		pthread_setname_np(helper->thread, "helper");
+	return err;
+}
+
+struct helper *helper_new(struct loop *loop)
+{
+	struct helper *helper = xcalloc(1, sizeof(*helper));
+	pthread_condattr_t attr;
+
+	helper->loop = loop;
+	helper->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	pthread_mutex_init(&helper->lock, NULL);
+	pthread_cond_init(&helper->wake, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&helper->ended, &attr);
+	pthread_condattr_destroy(&attr);
+	if (helper->fd < 0 || thread_start(helper) != 0)
+		abort();
+	loop_watch(loop, helper->fd, on_done, helper);
+	return helper;
+}
+
+bool helper_free(struct helper *helper, int64_t wait_ms)
+{
+	if (!helper)
+		return true;
+	loop_unwatch(helper->loop, helper->fd);
+
+	int64_t until_us = clock_now_us() + wait_ms * US_PER_MS;
+	struct timespec until = {until_us / US_PER_S, until_us % US_PER_S * 1000};
+	pthread_mutex_lock(&helper->lock);
+	helper->is_closing = true;
+	pthread_cond_signal(&helper->wake);
+	while (!helper->is_ended && pthread_cond_timedwait(&helper->ended, &helper->lock, &until) != ETIMEDOUT)
+		;
+	bool is_ended = helper->is_ended;
+	helper->is_abandoned = !is_ended;
+	pthread_t thread = helper->thread;
+	if (!is_ended)
+		pthread_detach(thread);
+	pthread_mutex_unlock(&helper->lock);
+	if (is_ended) {
+		pthread_join(thread, NULL);
+		helper_destroy(helper);
+	}
+	return is_ended;
+}
+
+void helper_submit(struct helper *helper, struct helper_job *job)
+{
+	helper->n_pending++;
+	pthread_mutex_lock(&helper->lock);
+	queue_push(&helper->asked, job);
+	pthread_cond_signal(&helper->wake);
+	pthread_mutex_unlock(&helper->lock);
+}
+
+size_t helper_pending(const struct helper *helper)
+{
+	return helper->n_pending;
+}
