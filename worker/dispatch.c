@@ -1,0 +1,339 @@
+#include "dispatch.h"
+
+#include "clock.h"
+#include "log.h"
+#include "loop.h"
+
+#define KEY_BYTES_MAX 16384
+#define AGAIN_US US_PER_S
+/* A result without its body is always tried down to this size; a topic that takes less is kept waiting and said. */
+#define RESULT_BYTES_MIN 2048
+#define HEADERS_OUT_MAX 8
+
+struct dispatcher {
+	struct loop *loop;
+	struct metrics *metrics;
+	struct log *log;
+	const struct options *opts;
+	struct kafka_out *out;
+	const char *instance;
+	dispatch_fn on_done;
+	void *ctx;
+	struct list stalled; /* waiting for room in the producer, oldest first */
+	struct list failed;  /* to be produced again when the timer fires */
+	struct list sent;    /* with the producer, oldest first */
+	struct loop_timer again;
+	size_t bytes;
+};
+
+struct dispatch {
+	struct delivery delivery;
+	struct dispatcher *disp;
+	struct list_node node; /* on stalled, failed or sent */
+	struct task *task;
+	uint8_t *payload; /* NULL: a dead letter, which is the record itself */
+	size_t payload_len, result_max;
+	int64_t since_us;
+	struct record_header *headers;
+};
+
+static bool produce(struct dispatcher *disp, struct dispatch *dsp);
+
+static void on_again(void *ctx)
+{
+	struct dispatcher *disp = ctx;
+	size_t n = disp->failed.len;
+
+	while (n-- > 0) {
+		struct dispatch *dsp = LIST_ENTRY(list_pop(&disp->failed), struct dispatch, node);
+		if (!produce(disp, dsp))
+			return;
+	}
+}
+
+struct dispatcher *dispatcher_new(struct loop *loop, struct metrics *metrics, struct log *log, const struct options *opts,
+				  const char *instance, dispatch_fn on_done, void *ctx)
+{
+	struct dispatcher *disp = xcalloc(1, sizeof(*disp));
+
+	*disp = (struct dispatcher){.loop = loop,
+				    .metrics = metrics,
+				    .log = log,
+				    .opts = opts,
+				    .instance = instance,
+				    .on_done = on_done,
+				    .ctx = ctx};
+	list_init(&disp->stalled);
+	list_init(&disp->failed);
+	list_init(&disp->sent);
+	loop_timer_init(loop, &disp->again, on_again, disp);
+	return disp;
+}
+
+void dispatcher_free(struct dispatcher *disp)
+{
+	if (!disp)
+		return;
+	loop_timer_done(&disp->again);
+	free(disp);
+}
+
+void dispatcher_set_out(struct dispatcher *disp, struct kafka_out *out)
+{
+	disp->out = out;
+}
+
+static void drop_payload(struct dispatcher *disp, struct dispatch *dsp)
+{
+	disp->bytes -= dsp->payload_len;
+	free(dsp->payload);
+	dsp->payload = NULL;
+	dsp->payload_len = 0;
+}
+
+void dispatch_free_task(struct dispatcher *disp, struct task *task)
+{
+	struct dispatch *dsp = task->dispatch;
+
+	if (dsp) {
+		list_remove(&dsp->node);
+		drop_payload(disp, dsp);
+	}
+	task_free(task);
+}
+
+bool dispatch_give_up(struct dispatcher *disp, struct task *task)
+{
+	if (task->dispatch && task->dispatch->node.list == &disp->sent) {
+		task->partition = NULL;
+		list_remove(&task->open_node);
+		return true;
+	}
+	dispatch_free_task(disp, task);
+	return false;
+}
+
+/* False when the producer has no room: the caller need not try others now. */
+static bool produce(struct dispatcher *disp, struct dispatch *dsp)
+{
+	int err = kafka_out_produce(disp->out, &dsp->delivery);
+
+	if (err == -ERR_FULL) {
+		disp->metrics->queue_full++;
+		list_push(&disp->stalled, &dsp->node);
+		return false;
+	}
+	list_push(&disp->sent, &dsp->node);
+	if (err)
+		dispatch_on_delivered(disp, &dsp->delivery, err);
+	return true;
+}
+
+static void add_header(struct dispatch *dsp, const char *name, struct span value)
+{
+	assert(dsp->delivery.n_headers < HEADERS_OUT_MAX + dsp->task->rec.n_headers);
+	dsp->headers[dsp->delivery.n_headers++] = (struct record_header){name, value};
+}
+
+static struct dispatch *dispatch_of(struct dispatcher *disp, struct task *task)
+{
+	if (!task->dispatch) {
+		struct dispatch *dsp = arena_zalloc(&task->arena, sizeof(*dsp));
+		dsp->disp = disp;
+		dsp->task = task;
+		dsp->since_us = loop_now_us(disp->loop);
+		dsp->headers = arena_alloc(&task->arena, (HEADERS_OUT_MAX + task->rec.n_headers) * sizeof(*dsp->headers));
+		task->dispatch = dsp;
+	}
+	task->dispatch->delivery = (struct delivery){.headers = task->dispatch->headers};
+	return task->dispatch;
+}
+
+static struct span number(struct task *task, int64_t n)
+{
+	return span_str(arena_printf(&task->arena, "%lld", (long long)n));
+}
+
+static bool is_dead_letter_due(const struct dispatcher *disp, const struct task *task)
+{
+	if (!*disp->opts->dead_letter_topic || task->dead_letter != DEAD_LETTER_NONE)
+		return false;
+	for (size_t i = 0; i < disp->opts->dead_letter_outcomes.n; i++)
+		if (outcome_parse(disp->opts->dead_letter_outcomes.v[i]) == task->outcome)
+			return true;
+	return false;
+}
+
+/* The original record byte for byte, and why and where from in headers. */
+static void send_dead_letter(struct dispatcher *disp, struct task *task)
+{
+	struct dispatch *dsp = dispatch_of(disp, task);
+
+	dsp->delivery.topic = KAFKA_DEAD_LETTERS;
+	dsp->delivery.key = task->rec.key;
+	dsp->delivery.value = task->rec.value;
+	for (size_t i = 0; i < task->rec.n_headers; i++)
+		dsp->headers[dsp->delivery.n_headers++] = task->rec.headers[i];
+	add_header(dsp, "gatherd-dlq-reason", span_str(task->err ? err_code(task->err) : outcome_name(task->outcome)));
+	add_header(dsp, "gatherd-dlq-detail", span_str(task->detail ? task->detail : err_text(task->err)));
+	add_header(dsp, "gatherd-dlq-topic", span_str(task->rec.topic));
+	add_header(dsp, "gatherd-dlq-partition", number(task, task->rec.partition));
+	add_header(dsp, "gatherd-dlq-offset", number(task, task->rec.offset));
+	add_header(dsp, "gatherd-dlq-timestamp", number(task, task->rec.timestamp_ms));
+	produce(disp, dsp);
+}
+
+static size_t record_overhead(const struct dispatch *dsp)
+{
+	size_t bytes = dsp->delivery.key.len;
+
+	for (size_t i = 0; i < dsp->delivery.n_headers; i++)
+		bytes += strlen(dsp->headers[i].name) + dsp->headers[i].value.len + 16;
+	return bytes;
+}
+
+static void send_result(struct dispatcher *disp, struct task *task)
+{
+	static const char type[] = "application/x-protobuf; messageType=gatherd.v1.FetchResult";
+	struct dispatch *dsp = dispatch_of(disp, task);
+
+	dsp->delivery.topic = KAFKA_RESULTS;
+	add_header(dsp, "content-type", (struct span){(const uint8_t *)type, sizeof(type) - 1});
+	add_header(dsp, "gatherd-outcome", span_str(outcome_name(task->outcome)));
+	add_header(dsp, "gatherd-job-id", span_str(task->job.job_id));
+	if (task->job.replay_id && *task->job.replay_id)
+		add_header(dsp, "gatherd-replay-id", span_str(task->job.replay_id));
+	if (task->job.traceparent)
+		add_header(dsp, "traceparent", span_str(task->job.traceparent));
+	if (task->rec.key.len > KEY_BYTES_MAX)
+		add_header(dsp, "gatherd-key-dropped", number(task, (int64_t)task->rec.key.len));
+	else
+		dsp->delivery.key = task->rec.key;
+
+	struct result res = task_result(task, disp->instance, loop_epoch_ms(disp->loop));
+	size_t record_max = kafka_out_record_max(disp->out), overhead = record_overhead(dsp);
+	size_t max = record_max > overhead + RESULT_BYTES_MIN ? record_max - overhead : RESULT_BYTES_MIN;
+	drop_payload(disp, dsp);
+	if (dsp->result_max)
+		max = MIN(max, dsp->result_max);
+	if (result_encode(&res, max, &dsp->payload, &dsp->payload_len)) {
+		/* Only for a topic that takes less than 64 KiB: give the encoder what it needs and let the broker decide. */
+		if (result_encode(&res, SIZE_MAX, &dsp->payload, &dsp->payload_len))
+			abort();
+	}
+	disp->bytes += dsp->payload_len;
+	/* The body is in the payload now; the rest is kept for a second try without it. */
+	if (task->resp)
+		buf_done(&task->resp->body);
+	dsp->delivery.value = (struct span){dsp->payload, dsp->payload_len};
+	produce(disp, dsp);
+}
+
+void dispatch_send(struct dispatcher *disp, struct task *task)
+{
+	if (is_dead_letter_due(disp, task))
+		send_dead_letter(disp, task);
+	else
+		send_result(disp, task);
+}
+
+static void on_dead_letter(struct dispatcher *disp, struct dispatch *dsp, int err)
+{
+	struct task *task = dsp->task;
+
+	task->dead_letter = err ? DEAD_LETTER_REFUSED : DEAD_LETTER_SENT;
+	if (err) {
+		disp->metrics->dead_letters_lost++;
+		log_warn(disp->log, "dead letter refused for its size", LOG_STR("topic", task->rec.topic),
+			 LOG_NUM("partition", task->rec.partition), LOG_NUM("offset", task->rec.offset),
+			 LOG_NUM("bytes", task->rec.value.len));
+	} else {
+		disp->metrics->dead_letters++;
+	}
+	send_result(disp, task);
+}
+
+static void on_result_refused(struct dispatcher *disp, struct dispatch *dsp)
+{
+	size_t bytes = dsp->payload_len;
+
+	disp->metrics->results_stripped++;
+	log_warn(disp->log, "result refused for its size, sent again without its body",
+		 LOG_STR("job_id", dsp->task->job.job_id), LOG_NUM("bytes", bytes));
+	if (dsp->task->strip_body) {
+		dsp->result_max = MAX(bytes / 2, (size_t)RESULT_BYTES_MIN);
+		if (bytes <= RESULT_BYTES_MIN * 2) {
+			/* Nothing smaller can be said: it waits until the topic takes it, and health says output_blocked. */
+			list_push(&disp->failed, &dsp->node);
+			loop_timer_set(&disp->again, loop_now_us(disp->loop) + AGAIN_US);
+			return;
+		}
+	}
+	dsp->task->strip_body = true;
+	send_result(disp, dsp->task);
+}
+
+static void on_result(struct dispatcher *disp, struct dispatch *dsp)
+{
+	struct task *task = dsp->task;
+
+	disp->metrics->results[task->outcome]++;
+	disp->metrics->results_bytes += dsp->payload_len;
+	hist_observe(&disp->metrics->deliver_seconds, loop_now_us(disp->loop) - dsp->since_us);
+	hist_observe(&disp->metrics->job_seconds, loop_now_us(disp->loop) - task->arrived_us);
+	disp->on_done(disp->ctx, task);
+}
+
+void dispatch_on_delivered(struct dispatcher *disp, struct delivery *delivery, int err)
+{
+	struct dispatch *dsp = CONTAINER_OF(delivery, struct dispatch, delivery);
+
+	list_remove(&dsp->node);
+	if (!dsp->task->partition) {
+		disp->metrics->results_dropped++;
+		dispatch_free_task(disp, dsp->task);
+	} else if (err && err != -ERR_KAFKA_TOO_LARGE) {
+		disp->metrics->results_reproduced++;
+		list_push(&disp->failed, &dsp->node);
+		loop_timer_set(&disp->again, loop_now_us(disp->loop) + AGAIN_US);
+	} else if (delivery->topic == KAFKA_DEAD_LETTERS) {
+		on_dead_letter(disp, dsp, err);
+	} else if (err) {
+		on_result_refused(disp, dsp);
+	} else {
+		on_result(disp, dsp);
+	}
+}
+
+void dispatch_on_room(struct dispatcher *disp)
+{
+	size_t n = disp->stalled.len;
+
+	while (n-- > 0) {
+		struct dispatch *dsp = LIST_ENTRY(list_pop(&disp->stalled), struct dispatch, node);
+		if (!produce(disp, dsp)) {
+			/* Back to the front: it is the oldest. */
+			list_remove(&dsp->node);
+			list_push_front(&disp->stalled, &dsp->node);
+			return;
+		}
+	}
+}
+
+size_t dispatch_bytes(const struct dispatcher *disp)
+{
+	return disp->bytes;
+}
+
+int64_t dispatch_oldest_us(const struct dispatcher *disp)
+{
+	const struct list *lists[] = {&disp->sent, &disp->failed, &disp->stalled};
+	int64_t oldest_us = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+		const struct dispatch *dsp = LIST_ENTRY(list_first(lists[i]), const struct dispatch, node);
+		if (dsp && (!oldest_us || dsp->since_us < oldest_us))
+			oldest_us = dsp->since_us;
+	}
+	return oldest_us;
+}

@@ -1,0 +1,97 @@
+/* pipeline - the way of one URL, from the job record to the commit. lifecycle.h starts, drains and stops it.
+ *
+ * pipeline.c reads top to bottom as that way. What runs is on exactly one list (task.h); what belongs to a partition is on its list of
+ * open jobs. Layer 4. */
+#ifndef GATHERD_PIPELINE_H
+#define GATHERD_PIPELINE_H
+
+#include "admit.h"
+#include "base.h"
+#include "dispatch.h"
+#include "fetch.h"
+#include "heap.h"
+#include "kafka_in.h"
+#include "kafka_out.h"
+#include "log.h"
+#include "loop.h"
+#include "metrics.h"
+#include "netguard.h"
+#include "options.h"
+#include "resolve.h"
+#include "task.h"
+#include "window.h"
+
+/* One assigned partition. */
+struct partition {
+	struct list_node node; /* on pipeline->partitions */
+	struct kafka_part *kafka;
+	struct admit_part admit;
+	struct window *win; /* NULL until the first record when nothing was committed */
+	struct list open;   /* its tasks, in offset order; the first is the lowest open job */
+	struct list held;   /* read beyond the span: tried again when it moved */
+	int64_t committed;  /* as confirmed, or -1 */
+	int64_t epoch;      /* of its assignment */
+	bool may_read;      /* its completed set has arrived */
+	bool is_dry;        /* its queue was empty when last read */
+	bool saw_first;     /* a first record was compared with the committed offset */
+	bool is_in_commit;  /* part of the commit in flight */
+	bool is_draining;
+	int64_t cut_us, give_up_us; /* while draining: when transfers are aborted, when deliveries and the commit are given up */
+};
+
+struct pipeline {
+	struct loop *loop;
+	struct helper *helper;
+	struct metrics *metrics;
+	struct log *log;
+	struct options *opts;
+	const char *instance;
+	struct netguard *guard;
+	struct resolve *resolve;
+	struct fetch *fetch;
+	struct kafka_in *in;
+	struct kafka_out *out;
+	struct dispatcher *dispatcher;
+	struct admit admit;
+	struct list partitions;
+	struct task_lists tasks;
+	struct heap timers;     /* tasks */
+	struct loop_timer wake; /* the earliest of all that is due */
+	size_t task_bytes;
+	int64_t epoch;
+	uint64_t random; /* state of the back-off's generator */
+	bool is_reading; /* false while the process drains */
+	bool is_paused;  /* memory.max is far exceeded: all transfers but one stand still */
+	int64_t commit_started_us;
+	int64_t last_commit_us;    /* when the last one was sent */
+	int32_t uncommitted;       /* deliveries since then */
+	bool commit_in_flight;
+	void (*on_partition_drained)(void *ctx); /* some draining partition may be done */
+	void *ctx;
+};
+
+/* Everything but the I/O parts is filled here; the caller sets those before the first turn. */
+void pipeline_init(struct pipeline *pl, struct loop *loop, struct metrics *metrics, struct log *log, struct options *opts,
+		   const char *instance, uint64_t seed);
+void pipeline_done(struct pipeline *pl);
+/* After each turn of the loop: what is due, turns, reading, drains, the commit. */
+void pipeline_turn(void *pl);
+
+/* From kafka_in: */
+struct partition *pipeline_add_partition(struct pipeline *pl, struct kafka_part *kafka);
+void pipeline_begin_partition(struct pipeline *pl, struct partition *part, int64_t offset, const char *metadata, size_t len);
+/* Stops reading; waiting and backing-off jobs are let go; transfers have until cut_us, deliveries and the last commit until
+ * give_up_us. Calling again only shortens. */
+void pipeline_drain_partition(struct pipeline *pl, struct partition *part, int64_t cut_us, int64_t give_up_us);
+/* Nothing of it is left to wait for. */
+bool pipeline_is_drained(const struct partition *part);
+/* Drops what is left, at once. */
+void pipeline_remove_partition(struct pipeline *pl, struct partition *part);
+void pipeline_on_wake(struct pipeline *pl);
+void pipeline_on_committed(struct pipeline *pl, int err, const char *detail);
+
+/* After a reload of the live settings. */
+void pipeline_apply_limits(struct pipeline *pl);
+size_t pipeline_bytes(const struct pipeline *pl);
+
+#endif

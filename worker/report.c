@@ -1,0 +1,139 @@
+#include "report.h"
+
+#include "clock.h"
+
+#include <stdio.h>
+
+#define PREFETCH_BYTES_PER_PARTITION (8 * 1024 * 1024)
+
+static int64_t age_ms(int64_t now_us, int64_t since_us)
+{
+	return since_us ? (now_us - since_us) / US_PER_MS : 0;
+}
+
+/* The lowest open job counts from its first turn: waiting never does. */
+static int64_t head_age_ms(const struct partition *part, int64_t now_us)
+{
+	const struct task *task = LIST_ENTRY(list_first(&part->open), const struct task, open_node);
+
+	return task ? age_ms(now_us, task->first_turn_us) : 0;
+}
+
+static int64_t backlog(const struct partition *part)
+{
+	int64_t start, end, done;
+
+	kafka_part_watermarks(part->kafka, &start, &end);
+	if (end < 0)
+		return 0;
+	done = part->win ? window_commit_point(part->win) : MAX(part->committed, start);
+	return MAX(end - MAX(done, 0) - (part->win ? window_completed_above(part->win) : 0), 0);
+}
+
+struct health_facts report_facts(const struct pipeline *pl, bool is_draining, int64_t not_member_since_us)
+{
+	int64_t now_us = loop_now_us(pl->loop);
+	enum kafka_state state = kafka_in_state(pl->in);
+	struct health_facts facts = {
+		.has_broker = state != KAFKA_STATE_NO_BROKER,
+		.has_topics = state != KAFKA_STATE_NO_TOPIC,
+		.is_member = kafka_in_is_member(pl->in),
+		.is_draining = is_draining,
+		.not_member_ms = age_ms(now_us, not_member_since_us),
+		.oldest_undelivered_ms = age_ms(now_us, dispatch_oldest_us(pl->dispatcher)),
+		.job_deadline_ms = pl->opts->job_deadline,
+	};
+
+	LIST_EACH(&pl->partitions, part, struct partition, node)
+		facts.head_job_age_ms = MAX(facts.head_job_age_ms, head_age_ms(part, now_us));
+	return facts;
+}
+
+static void fill_gauges(struct pipeline *pl, bool is_healthy)
+{
+	struct metrics *metrics = pl->metrics;
+
+	metrics->inflight = pl->admit.inflight;
+	metrics->resolving = pl->admit.resolving;
+	metrics->waiting = pl->admit.waiting;
+	metrics->backoff = (int64_t)(pl->tasks.in[TASK_BACKOFF].len + pl->tasks.in[TASK_LATER].len);
+	metrics->undelivered = (int64_t)pl->tasks.in[TASK_DELIVERING].len;
+	metrics->memory_bytes = (int64_t)pipeline_bytes(pl);
+	metrics->memory_max_bytes = pl->opts->memory_max;
+	metrics->hosts = (int64_t)hosts_count(pl->admit.hosts);
+	metrics->partitions = (int64_t)pl->partitions.len;
+	metrics->prefetch_max_bytes = metrics->partitions * PREFETCH_BYTES_PER_PARTITION;
+	metrics->oldest_undelivered_ms = age_ms(loop_now_us(pl->loop), dispatch_oldest_us(pl->dispatcher));
+	metrics->healthy = is_healthy;
+	metrics->log_dropped = pl->log ? log_dropped(pl->log) : 0;
+}
+
+/* One row of the table's PARTITION_GAUGEs: same names, same order as metrics.def. */
+enum part_gauge { BACKLOG, COMMIT_POINT, END_OFFSET, OPEN_SPAN, COMPLETED_ABOVE, INFLIGHT, WINDOW_FULL, HEAD_AGE, PART_GAUGES };
+
+static const struct {
+	const char *name, *help;
+} part_gauges[] = {
+#define PARTITION_GAUGE(name, help) {name, help},
+#include "metrics.def"
+};
+_Static_assert(ARRAY_LEN(part_gauges) == PART_GAUGES, "one value for each row");
+
+static void part_values(const struct partition *part, int64_t now_us, int64_t out[static PART_GAUGES])
+{
+	int64_t start, end;
+
+	kafka_part_watermarks(part->kafka, &start, &end);
+	out[BACKLOG] = backlog(part);
+	out[COMMIT_POINT] = part->win ? window_commit_point(part->win) : part->committed;
+	out[END_OFFSET] = end;
+	out[OPEN_SPAN] = part->win ? window_span(part->win) : 0;
+	out[COMPLETED_ABOVE] = part->win ? window_completed_above(part->win) : 0;
+	out[INFLIGHT] = part->admit.inflight;
+	out[WINDOW_FULL] = !list_empty(&part->held) || (part->win && window_is_full(part->win));
+	out[HEAD_AGE] = head_age_ms(part, now_us);
+}
+
+int report_metrics(struct pipeline *pl, struct buf *out, bool is_healthy)
+{
+	fill_gauges(pl, is_healthy);
+	int err = metrics_print(pl->metrics, out);
+
+	for (int i = 0; i < PART_GAUGES && !err; i++) {
+		err = metrics_print_head(out, part_gauges[i].name, "gauge", part_gauges[i].help);
+		LIST_EACH(&pl->partitions, part, struct partition, node) {
+			char labels[400];
+			int64_t values[PART_GAUGES];
+			part_values(part, loop_now_us(pl->loop), values);
+			snprintf(labels, sizeof(labels), "topic=\"%s\",partition=\"%d\"", kafka_part_topic(part->kafka),
+				 kafka_part_partition(part->kafka));
+			if (!err)
+				err = metrics_print_sample(out, part_gauges[i].name, labels, values[i]);
+		}
+	}
+	return err;
+}
+
+int report_status(const struct pipeline *pl, struct buf *out, enum health_cause cause)
+{
+	const char *comma = "";
+	int err = buf_printf(out,
+			     "{\"instance\":\"%s\",\"version\":\"" GATHERD_VERSION "\",\"health\":\"%s\",\"inflight\":%d,"
+			     "\"waiting\":%d,\"undelivered\":%zu,\"memory_bytes\":%zu,\"hosts\":%zu,\"partitions\":[",
+			     pl->instance, health_name(cause), pl->admit.inflight, pl->admit.waiting,
+			     pl->tasks.in[TASK_DELIVERING].len, pipeline_bytes(pl), hosts_count(pl->admit.hosts));
+
+	LIST_EACH(&pl->partitions, part, struct partition, node) {
+		int64_t v[PART_GAUGES];
+		part_values(part, loop_now_us(pl->loop), v);
+		if (!err)
+			err = buf_printf(out,
+					 "%s{\"topic\":\"%s\",\"partition\":%d,\"commit_point\":%lld,\"end\":%lld,"
+					 "\"backlog\":%lld,\"inflight\":%lld,\"window_full\":%s}",
+					 comma, kafka_part_topic(part->kafka), kafka_part_partition(part->kafka),
+					 (long long)v[COMMIT_POINT], (long long)v[END_OFFSET], (long long)v[BACKLOG],
+					 (long long)v[INFLIGHT], v[WINDOW_FULL] ? "true" : "false");
+		comma = ",";
+	}
+	return err ? err : buf_add_str(out, "]}\n");
+}
