@@ -1,0 +1,251 @@
+/* floor - what the libraries alone cost: Kafka -> one curl multi on libevent -> Kafka, without parsing, limits or safety.
+ *
+ *   floor BROKERS GROUP JOBS_TOPIC RESULTS_TOPIC COUNT INFLIGHT
+ *
+ * Fetches COUNT bare-URL jobs, INFLIGHT at once, produces each body, waits for the deliveries and commits. Prints
+ * `jobs=N cpu_us=N wall_us=N` (CPU of this process from the first job to the last delivery). A yardstick for tests: never a worker. */
+#include <curl/curl.h>
+#include <event2/event.h>
+#include <librdkafka/rdkafka.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+struct transfer {
+	CURL *easy;
+	char *body;
+	size_t len, cap;
+	struct transfer *next;
+};
+
+static struct event_base *base;
+static struct event *timer;
+static CURLM *multi;
+static rd_kafka_t *consumer, *producer;
+static rd_kafka_topic_t *results;
+static struct transfer *idle;
+static long wanted, started, fetched, delivered;
+
+static void die(const char *what, const char *why)
+{
+	fprintf(stderr, "floor: %s: %s\n", what, why);
+	exit(1);
+}
+
+static long cpu_us(void)
+{
+	struct rusage use;
+
+	getrusage(RUSAGE_SELF, &use);
+	return (use.ru_utime.tv_sec + use.ru_stime.tv_sec) * 1000000L + use.ru_utime.tv_usec + use.ru_stime.tv_usec;
+}
+
+static long wall_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000L + ts.tv_nsec / 1000;
+}
+
+static size_t on_body(char *data, size_t size, size_t n, void *ctx)
+{
+	struct transfer *transfer = ctx;
+	size_t len = size * n;
+
+	if (transfer->len + len > transfer->cap) {
+		transfer->cap = transfer->len + len;
+		transfer->body = realloc(transfer->body, transfer->cap);
+	}
+	memcpy(transfer->body + transfer->len, data, len);
+	transfer->len += len;
+	return len;
+}
+
+static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *msg, void *opaque)
+{
+	(void)rk;
+	(void)opaque;
+	if (msg->err)
+		die("delivery", rd_kafka_err2str(msg->err));
+	delivered++;
+}
+
+static void collect(void)
+{
+	int left;
+
+	for (CURLMsg *msg; (msg = curl_multi_info_read(multi, &left));) {
+		struct transfer *transfer;
+		CURL *easy = msg->easy_handle;
+		if (msg->data.result != CURLE_OK)
+			die("fetch", curl_easy_strerror(msg->data.result));
+		curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
+		curl_multi_remove_handle(multi, easy);
+		if (rd_kafka_produce(results, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_FREE, transfer->body, transfer->len, NULL, 0, NULL))
+			die("produce", rd_kafka_err2str(rd_kafka_last_error()));
+		transfer->body = NULL;
+		transfer->next = idle;
+		idle = transfer;
+		fetched++;
+	}
+}
+
+static void on_socket(evutil_socket_t fd, short what, void *ctx)
+{
+	int running, mask = (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0);
+
+	(void)ctx;
+	curl_multi_socket_action(multi, fd, mask, &running);
+	collect();
+}
+
+static void on_timeout(evutil_socket_t fd, short what, void *ctx)
+{
+	int running;
+
+	(void)fd;
+	(void)what;
+	(void)ctx;
+	curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	collect();
+}
+
+static int socket_cb(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket)
+{
+	struct event *event = socket;
+
+	(void)easy;
+	(void)ctx;
+	if (event)
+		event_free(event);
+	event = NULL;
+	if (what != CURL_POLL_REMOVE) {
+		event = event_new(base, fd,
+				  (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0) | EV_PERSIST, on_socket, NULL);
+		event_add(event, NULL);
+	}
+	curl_multi_assign(multi, fd, event);
+	return 0;
+}
+
+static int timer_cb(CURLM *m, long ms, void *ctx)
+{
+	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
+
+	(void)m;
+	(void)ctx;
+	if (ms < 0)
+		evtimer_del(timer);
+	else
+		evtimer_add(timer, &tv);
+	return 0;
+}
+
+static void start(const rd_kafka_message_t *msg)
+{
+	char url[1024];
+	struct transfer *transfer = idle;
+
+	idle = transfer->next;
+	transfer->len = transfer->cap = 0;
+	snprintf(url, sizeof(url), "%.*s", (int)msg->len, (const char *)msg->payload);
+	curl_easy_reset(transfer->easy);
+	curl_easy_setopt(transfer->easy, CURLOPT_URL, url);
+	curl_easy_setopt(transfer->easy, CURLOPT_PRIVATE, transfer);
+	curl_easy_setopt(transfer->easy, CURLOPT_WRITEFUNCTION, on_body);
+	curl_easy_setopt(transfer->easy, CURLOPT_WRITEDATA, transfer);
+	curl_easy_setopt(transfer->easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(transfer->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl_multi_add_handle(multi, transfer->easy);
+	started++;
+}
+
+static rd_kafka_t *make(rd_kafka_type_t type, const char *brokers, const char *group)
+{
+	char error[256];
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+
+	rd_kafka_conf_set(conf, "bootstrap.servers", brokers, NULL, 0);
+	if (type == RD_KAFKA_CONSUMER) {
+		rd_kafka_conf_set(conf, "group.id", group, NULL, 0);
+		rd_kafka_conf_set(conf, "auto.offset.reset", "earliest", NULL, 0);
+		rd_kafka_conf_set(conf, "enable.auto.commit", "false", NULL, 0);
+		rd_kafka_conf_set(conf, "queued.min.messages", "20000", NULL, 0);
+	} else {
+		rd_kafka_conf_set(conf, "enable.idempotence", "true", NULL, 0);
+		rd_kafka_conf_set(conf, "compression.type", "lz4", NULL, 0);
+		rd_kafka_conf_set(conf, "linger.ms", "1", NULL, 0);
+		rd_kafka_conf_set(conf, "queue.buffering.max.messages", "1000000", NULL, 0);
+		rd_kafka_conf_set_dr_msg_cb(conf, on_report);
+	}
+	rd_kafka_t *rk = rd_kafka_new(type, conf, error, sizeof(error));
+	if (!rk)
+		die("client", error);
+	return rk;
+}
+
+static void set_up(char **argv, int inflight)
+{
+	rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(1);
+
+	consumer = make(RD_KAFKA_CONSUMER, argv[1], argv[2]);
+	producer = make(RD_KAFKA_PRODUCER, argv[1], NULL);
+	results = rd_kafka_topic_new(producer, argv[4], NULL);
+	rd_kafka_poll_set_consumer(consumer);
+	rd_kafka_topic_partition_list_add(topics, argv[3], RD_KAFKA_PARTITION_UA);
+	rd_kafka_subscribe(consumer, topics);
+	rd_kafka_topic_partition_list_destroy(topics);
+	base = event_base_new();
+	multi = curl_multi_init();
+	timer = evtimer_new(base, on_timeout, NULL);
+	curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, socket_cb);
+	curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, timer_cb);
+	curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)inflight * 2);
+	for (int i = 0; i < inflight; i++) {
+		struct transfer *transfer = calloc(1, sizeof(*transfer));
+		transfer->easy = curl_easy_init();
+		transfer->next = idle;
+		idle = transfer;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	rd_kafka_message_t *batch[256];
+	long cpu0 = 0, wall0 = 0;
+
+	if (argc != 7)
+		die("usage", "floor BROKERS GROUP JOBS RESULTS COUNT INFLIGHT");
+	wanted = atol(argv[5]);
+	int inflight = atoi(argv[6]);
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+	set_up(argv, inflight);
+	rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(consumer);
+	while (delivered < wanted) {
+		long room = inflight - (started - fetched);
+		if (room > wanted - started)
+			room = wanted - started;
+		ssize_t n = room > 0 ? rd_kafka_consume_batch_queue(queue, started ? 0 : 100, batch, (size_t)(room < 256 ? room : 256)) : 0;
+		for (ssize_t i = 0; i < n; i++) {
+			if (batch[i]->err)
+				die("consume", rd_kafka_message_errstr(batch[i]));
+			if (!started) {
+				cpu0 = cpu_us();
+				wall0 = wall_us();
+			}
+			start(batch[i]);
+			rd_kafka_message_destroy(batch[i]);
+		}
+		event_base_loop(base, n > 0 || started == fetched ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+		rd_kafka_poll(producer, started == fetched ? 1 : 0);
+	}
+	printf("jobs=%ld cpu_us=%ld wall_us=%ld\n", delivered, cpu_us() - cpu0, wall_us() - wall0);
+	rd_kafka_commit(consumer, NULL, 0);
+	rd_kafka_queue_destroy(queue);
+	rd_kafka_consumer_close(consumer);
+	return 0;
+}

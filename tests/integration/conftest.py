@@ -1,0 +1,107 @@
+"""Fixtures: one broker, origin and nginx for the whole run; topics and workers for each test."""
+
+import itertools
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+import kafka  # noqa: E402
+import nginx as nginx_server  # noqa: E402
+import origin as origin_server  # noqa: E402
+import proc  # noqa: E402
+import topics as topics_client  # noqa: E402
+import worker as worker_process  # noqa: E402
+
+numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def protos(tmp_path_factory):
+    return topics_client.compile_protos(tmp_path_factory.mktemp("protos"))
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory):
+    """The broker that tests share; a test that stops it takes `own_broker`."""
+    b = kafka.Broker(tmp_path_factory.mktemp("kafka") / "data").start()
+    yield b
+    b.stop()
+
+
+@pytest.fixture
+def own_broker(tmp_path):
+    b = kafka.Broker(tmp_path / "kafka").start()
+    yield b
+    b.kill()
+
+
+@pytest.fixture(scope="session")
+def nginx(tmp_path_factory):
+    server = nginx_server.Nginx(tmp_path_factory.mktemp("nginx")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_origin(tmp_path_factory):
+    server = origin_server.Origin(tmp_path_factory.mktemp("origin")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def origin(shared_origin):
+    """The origin with its counters at zero."""
+    shared_origin.reset()
+    return shared_origin
+
+
+@pytest.fixture
+def topics(request, protos):
+    """topics(bootstrap, partitions=N) makes jobs, results and dead-letter topics that no other test has."""
+    made = []
+
+    def make(bootstrap, partitions=1, results=None):
+        t = topics_client.Topics(bootstrap, f"{request.node.name}-{os.getpid()}-{next(numbers)}", *protos)
+        made.append(t)
+        t.make("jobs", partitions)
+        t.make("results", partitions, **(results or {}))
+        return t
+
+    yield make
+    for t in made:
+        t.close()
+
+
+@pytest.fixture
+def start_worker(request, tmp_path):
+    """start_worker(options, name=...) starts a gatherd that ends with the test. A sanitizer's report fails the test."""
+    started = []
+
+    def start(options, name=None):
+        w = worker_process.Worker(tmp_path, options, name or f"worker{len(started) + 1}")
+        started.append(w)
+        return w.start()
+
+    yield start
+    for w in started:
+        if w.process and w.process.poll() is None:
+            # In good order, so that leaks are looked for, too.
+            proc.stop(w.process, 40)
+    failed = getattr(request.node, "failed", False)
+    for w in started:
+        if failed and w.log.exists():
+            print(f"--- end of {w.log}\n{proc.tail(w.log, 30)}")
+    reports = [line for w in started if w.log.exists() for line in w.reports()]
+    assert not reports, "\n".join(reports[:20])
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    if call.when == "call":
+        item.failed = outcome.get_result().failed

@@ -1,0 +1,209 @@
+/* client - a Kafka handle for a command line: gatherd's own properties, logs kept quiet, one sentence when no broker
+ * answers. */
+#include "clock.h"
+#include "ctl.h"
+#include "err.h"
+#include "kafka_conf.h"
+
+#include <pthread.h>
+
+#define CONNECT_MAX_MS 6000
+
+struct client {
+	struct ctl *ctl;
+	rd_kafka_t *rk;
+	client_delivered_fn on_delivered;
+	void *ctx;
+	char brokers[512];
+	pthread_mutex_t lock; /* of reason: the library's threads log */
+	char reason[256];
+};
+
+/* "[thrd:x]: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state
+ * CONNECT)": what a person needs is in the middle. */
+static void keep_reason(struct client *client, const char *text)
+{
+	const char *thread = strncmp(text, "[thrd:", 6) == 0 ? strstr(text, "]: ") : NULL;
+	const char *from = thread ? thread + 3 : text;
+	const char *broker = strstr(from, "/bootstrap: "), *end = strstr(from, " (after ");
+	if (broker)
+		from = broker + strlen("/bootstrap: ");
+	size_t len = end && end > from ? (size_t)(end - from) : strlen(from);
+
+	/* That all brokers are down only says that there was a reason. */
+	if (strstr(from, "brokers are down"))
+		return;
+	pthread_mutex_lock(&client->lock);
+	snprintf(client->reason, sizeof(client->reason), "%.*s", (int)MIN(len, sizeof(client->reason) - 1), from);
+	pthread_mutex_unlock(&client->lock);
+}
+
+static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
+{
+	struct client *client = rd_kafka_opaque(rk);
+
+	if (client->ctl->is_verbose)
+		fprintf(stderr, "kafka %d %s: %s\n", level, facility, text);
+	/* CONFWARN is about a property that the other side uses. */
+	if (level <= 4 && strcmp(facility, "CONFWARN") != 0)
+		keep_reason(client, text);
+}
+
+static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
+{
+	keep_reason(opaque, reason);
+}
+
+static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *msg, void *opaque)
+{
+	struct client *client = opaque;
+
+	client->on_delivered(client->ctx, msg);
+}
+
+const char *client_reason(struct client *client, char *buf, size_t size)
+{
+	pthread_mutex_lock(&client->lock);
+	snprintf(buf, size, "%s", client->reason);
+	pthread_mutex_unlock(&client->lock);
+	return buf;
+}
+
+static bool user_set(const struct options *settings, enum kafka_side side, const char *name)
+{
+	for (size_t i = 0; i < settings->n_kafka; i++) {
+		const struct kafka_property *row = &settings->kafka[i];
+
+		if (strcmp(row->name, name) == 0 && (row->side == KAFKA_BOTH || row->side == side))
+			return true;
+	}
+	return false;
+}
+
+static rd_kafka_conf_t *make_conf(struct client *client, enum kafka_side side, const struct client_setting *extra)
+{
+	struct ctl *ctl = client->ctl;
+	rd_kafka_conf_t *conf = NULL;
+	char *error = NULL;
+	char text[256];
+
+	if (!user_set(ctl->settings, side, "bootstrap.servers") &&
+	    !user_set(ctl->settings, side, "metadata.broker.list")) {
+		ctl_say(ctl, "no brokers are named: give -b HOST:PORT or set GATHERD_KAFKA_BOOTSTRAP_SERVERS");
+		return NULL;
+	}
+	if (kafka_conf_make(ctl->settings, side, &conf, &error)) {
+		ctl_say(ctl, "%s", error ? error : "the Kafka properties are refused");
+		free(error);
+		return NULL;
+	}
+	for (; extra && extra->name; extra++) {
+		if (!extra->is_ours && user_set(ctl->settings, side, extra->name))
+			continue;
+		if (rd_kafka_conf_set(conf, extra->name, extra->value, text, sizeof(text)) == RD_KAFKA_CONF_OK)
+			continue;
+		ctl_say(ctl, "kafka.%s: %s", extra->name, text);
+		rd_kafka_conf_destroy(conf);
+		return NULL;
+	}
+	rd_kafka_conf_set_opaque(conf, client);
+	rd_kafka_conf_set_log_cb(conf, on_log);
+	rd_kafka_conf_set_error_cb(conf, on_error);
+	if (client->on_delivered)
+		rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
+	return conf;
+}
+
+struct client *client_new(struct ctl *ctl, enum kafka_side side, const struct client_setting *extra,
+			  client_delivered_fn on_delivered, void *ctx)
+{
+	struct client *client = xcalloc(1, sizeof(*client));
+	char text[256];
+
+	client->ctl = ctl;
+	client->on_delivered = on_delivered;
+	client->ctx = ctx;
+	pthread_mutex_init(&client->lock, NULL);
+	rd_kafka_conf_t *conf = make_conf(client, side, extra);
+	if (!conf)
+		goto fail;
+
+	size_t size = sizeof(client->brokers);
+	if (rd_kafka_conf_get(conf, "bootstrap.servers", client->brokers, &size) != RD_KAFKA_CONF_OK)
+		snprintf(client->brokers, sizeof(client->brokers), "the named brokers"); /* a list longer than that */
+	client->rk =
+	    rd_kafka_new(side == KAFKA_CONSUMER ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER, conf, text, sizeof(text));
+	if (client->rk)
+		return client;
+	ctl_say(ctl, "the Kafka client cannot start: %s", text);
+	rd_kafka_conf_destroy(conf);
+fail:
+	client_free(client);
+	return NULL;
+}
+
+void client_free(struct client *client)
+{
+	if (!client)
+		return;
+	if (client->rk)
+		rd_kafka_destroy(client->rk);
+	pthread_mutex_destroy(&client->lock);
+	free(client);
+}
+
+rd_kafka_t *client_handle(struct client *client)
+{
+	return client->rk;
+}
+
+static void say_no_broker(struct client *client)
+{
+	char reason[256];
+
+	client_reason(client, reason, sizeof(reason));
+	ctl_say(client->ctl, "no Kafka broker answered at %s within %d s%s%s", client->brokers, CONNECT_MAX_MS / 1000,
+		*reason ? ": " : "", reason);
+}
+
+int client_metadata(struct client *client, const struct rd_kafka_metadata **ret_md)
+{
+	int64_t start_us = clock_now_us();
+	rd_kafka_resp_err_t err;
+	int wait_ms = 200;
+
+	/* The call cannot be interrupted, so it is made in steps; each twice as long, for a far cluster needs more than
+	 * the first one. All topics: asking for one by name may make it. */
+	do {
+		err = rd_kafka_metadata(client->rk, 1, NULL, ret_md, wait_ms);
+		if (!err)
+			return 0;
+		/* Also the pause between answers that fail at once. */
+		rd_kafka_poll(client->rk, 50);
+		if (ctl_stopped())
+			return -ERR_CANCELLED;
+		int64_t left_ms = CONNECT_MAX_MS - (clock_now_us() - start_us) / 1000;
+		wait_ms = (int)MIN(2 * wait_ms, left_ms);
+	} while (wait_ms > 0);
+	say_no_broker(client);
+	return -ERR_KAFKA;
+}
+
+const struct rd_kafka_metadata_topic *client_topic(const struct rd_kafka_metadata *md, const char *topic)
+{
+	for (int i = 0; i < md->topic_cnt; i++)
+		if (strcmp(md->topics[i].topic, topic) == 0 && !md->topics[i].err && md->topics[i].partition_cnt > 0)
+			return &md->topics[i];
+	return NULL;
+}
+
+const struct rd_kafka_metadata_topic *client_need_topic(const struct client *client, const struct rd_kafka_metadata *md,
+							const char *topic)
+{
+	const struct rd_kafka_metadata_topic *found = client_topic(md, topic);
+
+	if (!found)
+		ctl_say(client->ctl, "there is no topic %s at %s; `gatherctl topics` makes the topics", topic,
+			client->brokers);
+	return found;
+}

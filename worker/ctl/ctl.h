@@ -1,0 +1,141 @@
+/* ctl - what the commands of gatherctl share.
+ *
+ * A command is one file, one row in the table of ctl.c, and one table of options, which the parser, --help and the man
+ * page's test read. Its settings (brokers, topics, kafka.*) are read as gatherd reads them: file, environment, -o, then
+ * -b. Exit codes: 0 done, 1 failed or done in part, 2 usage or settings. Layer 5. */
+#ifndef GATHERD_CTL_H
+#define GATHERD_CTL_H
+
+#include "base.h"
+#include "options.h"
+
+#include <librdkafka/rdkafka.h>
+#include <stdio.h>
+
+enum { CTL_OK = 0, CTL_FAILED = 1, CTL_USAGE = 2 };
+
+/* --- options: args.c --- */
+
+enum ctl_type {
+	CTL_FLAG,     /* bool */
+	CTL_TEXT,     /* const char *, NULL = not given */
+	CTL_LIST,     /* struct strlist, one more each time */
+	CTL_INT,      /* int64_t */
+	CTL_REAL,     /* double, above 0 and at most max; 0 = not given */
+	CTL_DURATION, /* int64_t in ms, 0 = not given */
+	CTL_CHOICE,   /* int: place in arg ("text|base64|none"), from 1; 0 = not given */
+};
+
+/* One row of a command's options. `at` is the field's place in the command's struct. A NULL name ends the table. */
+struct ctl_option {
+	const char *name;
+	char letter; /* 0 = none */
+	enum ctl_type type;
+	size_t at;
+	const char *arg;
+	const char *help;
+	int64_t min, max, preset; /* CTL_INT */
+};
+
+struct ctl;
+
+struct ctl_command {
+	const char *name, *summary, *synopsis;
+	const struct ctl_option *options;
+	size_t args_size;     /* of the struct that the options fill */
+	bool has_settings;    /* -b, -c, -o are taken and settings are loaded */
+	const char *details;  /* for --help, after the options; may be NULL */
+	const char *examples; /* one a line */
+	int (*run)(struct ctl *ctl, const void *args, int argc, char **argv);
+};
+
+struct ctl {
+	const struct ctl_command *command;
+	const char *brokers, *config;
+	struct strlist overrides;
+	bool is_verbose, is_help;
+	struct options *settings; /* NULL without has_settings */
+};
+
+extern const struct ctl_command submit_command, tail_command, topics_command, sandbox_command;
+
+/* Fills ctl's common fields and args. 0 and the place of the first argument that is no option in *ret_first; or
+ * -ERR_INVALID, said on stderr. */
+int args_parse(struct ctl *ctl, int argc, char **argv, void *args, int *ret_first) MUST_CHECK;
+void args_done(struct ctl *ctl, void *args);
+void args_help(const struct ctl_command *command, FILE *out);
+
+/* --- shared: ctl.c --- */
+
+/* "gatherctl COMMAND: ..." on stderr. */
+void ctl_say(const struct ctl *ctl, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* SIGINT or SIGTERM came; a second one ends the process at once. */
+bool ctl_stopped(void);
+/* Whoever read stdout went away (`| head`). */
+bool ctl_reader_gone(void);
+/* Flushes stdout: CTL_OK, or CTL_FAILED and a sentence. A reader that went away has had enough and is no failure. */
+int ctl_close_stdout(const struct ctl *ctl);
+
+/* --- Kafka: client.c --- */
+
+struct client;
+
+typedef void (*client_delivered_fn)(void *ctx, const rd_kafka_message_t *msg);
+
+struct client_setting {
+	const char *name, *value; /* value NULL = librdkafka's default */
+	bool is_ours;		  /* wins over the user's */
+};
+
+/* extra: rows over gatherd's own defaults; the user's win unless is_ours; a NULL name ends them. on_delivered may be
+ * NULL. NULL when refused, said on stderr. Library logs go to stderr only with --verbose. */
+struct client *client_new(struct ctl *ctl, enum kafka_side side, const struct client_setting *extra,
+			  client_delivered_fn on_delivered, void *ctx);
+void client_free(struct client *client);
+rd_kafka_t *client_handle(struct client *client);
+/* The whole cluster's metadata (rd_kafka_metadata_destroy), which also proves that a broker answers; waits at most 6 s,
+ * then says in one sentence which broker did not answer and why. -ERR_KAFKA, -ERR_CANCELLED. Never makes a topic. */
+int client_metadata(struct client *client, const struct rd_kafka_metadata **ret_md) MUST_CHECK;
+/* NULL when the topic is not there, or so new that it has no partitions yet. */
+const struct rd_kafka_metadata_topic *client_topic(const struct rd_kafka_metadata *md, const char *topic);
+/* The same, and says on stderr what to do when there is none. */
+const struct rd_kafka_metadata_topic *client_need_topic(const struct client *client, const struct rd_kafka_metadata *md,
+							const char *topic);
+/* What a broker's connection failed with last, "" = nothing. In buf. */
+const char *client_reason(struct client *client, char *buf, size_t size);
+
+/* --- results for people and programs: print.c --- */
+
+enum print_format { PRINT_JSON = 1, PRINT_TABLE };
+enum print_body { PRINT_TEXT = 1, PRINT_BASE64, PRINT_NONE };
+
+struct Gatherd__V1__FetchResult;
+
+struct printer {
+	FILE *out;
+	enum print_format format;
+	enum print_body body;
+	bool with_body; /* in the table too, below its row */
+	bool has_colour;
+	size_t width;	 /* of the terminal; 0 = lines are not cut */
+	bool has_header; /* printed */
+};
+
+/* Finds out about the terminal: width, colours (not with NO_COLOR, not in a pipe). */
+void printer_init(struct printer *printer, FILE *out, enum print_format format, enum print_body body);
+void printer_result(struct printer *printer, const struct Gatherd__V1__FetchResult *res);
+/* Copy with control characters and invalid UTF-8 replaced (by '?' and U+FFFD), cut to max columns with a last "…"; 0 =
+ * not cut. free. */
+char *print_clean(struct span text, size_t max);
+
+/* --- the sandbox's demo origin: origin.c --- */
+
+struct event_base;
+struct origin;
+
+/* Listens on 127.0.0.1, any free port. NULL when the system refuses. */
+struct origin *origin_new(struct event_base *base);
+void origin_free(struct origin *origin);
+uint16_t origin_port(const struct origin *origin);
+
+#endif
