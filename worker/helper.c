@@ -20,8 +20,9 @@ struct helper {
 
 	pthread_mutex_t lock;
 	pthread_cond_t wake;  /* the thread: a job or the end */
-	pthread_cond_t ended; /* helper_free: the thread has ended */
+	pthread_cond_t ended; /* helper_free, helper_cancel: the thread or its job has ended */
 	struct queue asked, done;
+	struct helper_job *running;
 	bool is_closing, is_ended;
 	bool is_abandoned; /* helper_free did not wait: the thread frees */
 };
@@ -47,6 +48,25 @@ static struct helper_job *queue_pop(struct queue *queue)
 	return job;
 }
 
+static bool queue_remove(struct queue *queue, const struct helper_job *job)
+{
+	struct helper_job *before = NULL, *at = queue->first;
+
+	while (at && at != job) {
+		before = at;
+		at = at->next;
+	}
+	if (!at)
+		return false;
+	if (before)
+		before->next = at->next;
+	else
+		queue->first = at->next;
+	if (queue->last == at)
+		queue->last = before;
+	return true;
+}
+
 static void helper_destroy(struct helper *helper)
 {
 	close(helper->fd);
@@ -68,7 +88,7 @@ static void *thread_main(void *ctx)
 			pthread_cond_wait(&helper->wake, &helper->lock);
 		if (helper->is_closing)
 			break;
-		job = queue_pop(&helper->asked);
+		job = helper->running = queue_pop(&helper->asked);
 		pthread_mutex_unlock(&helper->lock);
 		job->run(job->ctx);
 		pthread_mutex_lock(&helper->lock);
@@ -76,6 +96,8 @@ static void *thread_main(void *ctx)
 		if (helper->is_abandoned)
 			break;
 		queue_push(&helper->done, job);
+		helper->running = NULL;
+		pthread_cond_signal(&helper->ended);
 		if (write(helper->fd, &one, sizeof(one)) < 0)
 			assert(errno == EAGAIN || errno == EINTR);
 	}
@@ -140,14 +162,20 @@ struct helper *helper_new(struct loop *loop)
 	return helper;
 }
 
+static struct timespec time_in(int64_t wait_ms)
+{
+	int64_t until_us = clock_now_us() + wait_ms * US_PER_MS;
+
+	return (struct timespec){until_us / US_PER_S, until_us % US_PER_S * 1000};
+}
+
 bool helper_free(struct helper *helper, int64_t wait_ms)
 {
 	if (!helper)
 		return true;
 	loop_unwatch(helper->loop, helper->fd);
 
-	int64_t until_us = clock_now_us() + wait_ms * US_PER_MS;
-	struct timespec until = {until_us / US_PER_S, until_us % US_PER_S * 1000};
+	struct timespec until = time_in(wait_ms);
 	pthread_mutex_lock(&helper->lock);
 	helper->is_closing = true;
 	pthread_cond_signal(&helper->wake);
@@ -173,6 +201,21 @@ void helper_submit(struct helper *helper, struct helper_job *job)
 	queue_push(&helper->asked, job);
 	pthread_cond_signal(&helper->wake);
 	pthread_mutex_unlock(&helper->lock);
+}
+
+bool helper_cancel(struct helper *helper, struct helper_job *job, int64_t wait_ms)
+{
+	struct timespec until = time_in(wait_ms);
+
+	pthread_mutex_lock(&helper->lock);
+	while (helper->running == job &&
+	       pthread_cond_timedwait(&helper->ended, &helper->lock, &until) != ETIMEDOUT)
+		;
+	bool is_running = helper->running == job;
+	if (!is_running && (queue_remove(&helper->asked, job) || queue_remove(&helper->done, job)))
+		helper->n_pending--;
+	pthread_mutex_unlock(&helper->lock);
+	return !is_running;
 }
 
 size_t helper_pending(const struct helper *helper)

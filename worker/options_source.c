@@ -70,8 +70,12 @@ static int add_section(struct draft *draft, const char *source, const char *glob
 		draft_error(draft, source, "over %d sections", OPTIONS_SECTIONS_MAX);
 		return (int)n - 1;
 	}
-	opts->sections = xrealloc(opts->sections, (n + 1) * sizeof(*opts->sections));
-	draft->sections = xrealloc(draft->sections, (n + 1) * sizeof(*draft->sections));
+	/* Full at every power of two: room doubles. */
+	if ((n & (n - 1)) == 0) {
+		size_t room = n ? n * 2 : 1;
+		opts->sections = xrealloc(opts->sections, room * sizeof(*opts->sections));
+		draft->sections = xrealloc(draft->sections, room * sizeof(*draft->sections));
+	}
 	opts->sections[n] = (struct host_section){.glob = xstrdup(glob)};
 	draft->sections[n] = (struct section_draft){.source = xstrdup(source)};
 	draft->n_sections = ++opts->n_sections;

@@ -6,11 +6,15 @@
 #include <netinet/in.h>
 #include <stdio.h>
 
-/* c-ares has no timer of its own. While something is asked, this often. */
+/* c-ares has no timer of its own. While something is asked, this often; with much of it oftener, because all that ran
+ * out since the last time is sent again at once (10,000 questions: 27 ms of the loop with 50 ms, 5 with 5). */
 #define TICK_US (50 * US_PER_MS)
+#define TICK_MANY_US (5 * US_PER_MS)
+#define MANY 500
 /* Room for the answers that come while the loop is busy elsewhere; the kernel cuts it to net.core.rmem_max. */
 #define RECEIVE_BUFFER (1024 * 1024)
-/* Two tries of each server, the second with double patience (c-ares doubles): 3 shares of the time-out per server. */
+/* Two tries of each server, the second with double patience (c-ares doubles): 3 shares of the time-out per server.
+ * Rounded up, so that c-ares gives up just after the caller. */
 #define TRIES 2
 #define SHARES 3
 
@@ -49,13 +53,18 @@ static void on_socket(evutil_socket_t fd, short what, void *ctx)
 	process(sock->dns, what & EV_READ ? fd : ARES_SOCKET_BAD, what & EV_WRITE ? fd : ARES_SOCKET_BAD);
 }
 
+static void set_tick(struct resolve_dns *dns)
+{
+	loop_timer_set(&dns->tick, loop_now_us(dns->loop) + (dns->n_asked > MANY ? TICK_MANY_US : TICK_US));
+}
+
 static void on_tick(void *ctx)
 {
 	struct resolve_dns *dns = ctx;
 
 	process(dns, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 	if (dns->n_asked > 0)
-		loop_timer_set(&dns->tick, loop_now_us(dns->loop) + TICK_US);
+		set_tick(dns);
 }
 
 static struct socket *socket_find(struct resolve_dns *dns, ares_socket_t fd)
@@ -198,7 +207,7 @@ static int channel_new(struct resolve_dns *dns, size_t n_servers, int64_t timeou
 	char lookups[] = "b"; /* the network only; /etc/hosts is read by us, once */
 	struct ares_options options = {
 	    .flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
-	    .timeout = (int)MAX(timeout_ms / (int64_t)(SHARES * n_servers), 1),
+	    .timeout = (int)(timeout_ms / (int64_t)(SHARES * n_servers)) + 1,
 	    .tries = TRIES,
 	    .domains = NULL, /* 1.18 looks at the list and not at NOSEARCH */
 	    .ndomains = 0,
@@ -339,6 +348,6 @@ void resolve_dns_ask(struct resolve_dns *dns, const char *host, struct resolve_p
 	part->is_done = false;
 	part->n = 0;
 	if (dns->n_asked++ == 0)
-		loop_timer_set(&dns->tick, loop_now_us(dns->loop) + TICK_US);
+		set_tick(dns);
 	ares_getaddrinfo(dns->channel, host, NULL, &hints, on_answer, part);
 }

@@ -61,6 +61,119 @@ static void codes_have_their_outcome(void **state)
 	}
 }
 
+/* What results in topics out there carry. Add new ones; never change one. */
+static void names_are_for_ever(void **state)
+{
+	static const char *const codes[] = {
+	    "FULL",
+	    "AGAIN",
+	    "SYSTEM",
+	    "INVALID",
+	    "NOT_FOUND",
+	    "TOO_LARGE",
+	    "KAFKA",
+	    "KAFKA_TOO_LARGE",
+	    "KAFKA_FENCED",
+	    "INTERNAL",
+	    "CANCELLED",
+	    "JOB_EMPTY",
+	    "JOB_TOO_LARGE",
+	    "JOB_FORMAT",
+	    "JOB_JSON",
+	    "JOB_PROTOBUF",
+	    "JOB_FIELD",
+	    "JOB_NOT_BEFORE",
+	    "JOB_ATTRS",
+	    "URL_EMPTY",
+	    "URL_TOO_LONG",
+	    "URL_SYNTAX",
+	    "URL_HOST",
+	    "URL_USERINFO",
+	    "METHOD_SYNTAX",
+	    "HEADER_NAME",
+	    "HEADER_VALUE",
+	    "HEADER_COUNT",
+	    "URL_SCHEME",
+	    "PORT_DENIED",
+	    "METHOD_DENIED",
+	    "HEADER_DENIED",
+	    "BODY_DENIED",
+	    "SECRET_UNKNOWN",
+	    "PROXY_UNKNOWN",
+	    "PROFILE_UNKNOWN",
+	    "ADDRESS_DENIED",
+	    "HOST_DENIED",
+	    "ROBOTS_DENIED",
+	    "DNS_NXDOMAIN",
+	    "DNS_NO_DATA",
+	    "DNS_SERVFAIL",
+	    "DNS_REFUSED",
+	    "DNS_TIMEOUT",
+	    "DNS_BAD_NAME",
+	    "DNS_FAILED",
+	    "CONNECT_REFUSED",
+	    "CONNECT_TIMEOUT",
+	    "CONNECT_UNREACHABLE",
+	    "CONNECT_FAILED",
+	    "CONNECT_NO_FDS",
+	    "PROXY_FAILED",
+	    "HOST_DOWN",
+	    "TLS_HANDSHAKE",
+	    "TLS_CERTIFICATE",
+	    "HTTP_SYNTAX",
+	    "HTTP2_ERROR",
+	    "CONTENT_ENCODING",
+	    "REDIRECT_BAD",
+	    "FETCH_TIMEOUT",
+	    "FETCH_STALLED",
+	    "DISCONNECTED",
+	    "BODY_TOO_LARGE",
+	    "BODY_BOMB",
+	    "HEADERS_TOO_LARGE",
+	    "REDIRECT_MAX",
+	    "REDIRECT_LOOP",
+	    "HTTP_STATUS",
+	    "UNEXPECTED_STATUS",
+	    "UNEXPECTED_TYPE",
+	    "JOB_EXPIRED",
+	    "JOB_WAITED",
+	    "JOB_DEADLINE",
+	};
+	static const char *const outcomes[] = {
+	    "OK",
+	    "NOT_MODIFIED",
+	    "HTTP_ERROR",
+	    "UNEXPECTED",
+	    "DNS",
+	    "CONNECT",
+	    "TLS",
+	    "PROTOCOL",
+	    "TIMEOUT",
+	    "STALLED",
+	    "DISCONNECTED",
+	    "TOO_LARGE",
+	    "TOO_MANY_REDIRECTS",
+	    "BLOCKED_ADDRESS",
+	    "BLOCKED_ROBOTS",
+	    "BLOCKED_POLICY",
+	    "EXPIRED",
+	    "DEADLINE",
+	    "BAD_JOB",
+	    "CANCELLED",
+	    "INTERNAL",
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
+		int err = ERR_NONE;
+		while (err < ERR_COUNT && strcmp(err_code(err), codes[i]) != 0)
+			err++;
+		if (err == ERR_COUNT)
+			fail_msg("%s is gone", codes[i]);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(outcomes); i++)
+		assert_string_equal(outcome_name((enum outcome)(OUTCOME_OK + i)), outcomes[i]);
+}
+
 static void outcome_names_read_back(void **state)
 {
 	for (unsigned i = 0; i < OUTCOME_COUNT; i++) {
@@ -101,9 +214,8 @@ static void outcomes_parse_without_case(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(every_row_is_complete),
-	    cmocka_unit_test(codes_have_their_outcome),
-	    cmocka_unit_test(outcome_names_read_back),
+	    cmocka_unit_test(every_row_is_complete),	   cmocka_unit_test(codes_have_their_outcome),
+	    cmocka_unit_test(names_are_for_ever),	   cmocka_unit_test(outcome_names_read_back),
 	    cmocka_unit_test(outcomes_parse_without_case),
 	};
 
