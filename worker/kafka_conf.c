@@ -5,87 +5,113 @@
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 
-#define LIBRDKAFKA_COOPERATIVE_SOUND 0x020a0000
-#define ENVELOPE_BYTES (124 * 1024)
+/* What librdkafka itself allows at most for message.max.bytes. */
+#define MESSAGE_BYTES_LIMIT INT64_C(1000000000)
+#define MESSAGE_BYTES_MIN INT64_C(1000000)
+/* What a result needs beside its body: headers, attrs, URL, redirects. */
+#define RESULT_REST_BYTES (INT64_C(124) * 1024)
+#define BUFFER_KBYTES_MIN INT64_C(1048576)
+/* Commits while the group rebalances cost a cooperative member its whole assignment before this version (librdkafka #4908). */
+#define COOPERATIVE_VERSION 0x020a0000
 
+/* Values that follow from other settings are set by set_computed(). */
 const struct kafka_default kafka_defaults[] = {
-	{KAFKA_BOTH, "client.id", "gatherd", "names the connections in the broker's logs and quotas"},
-	{KAFKA_BOTH, "socket.nagle.disable", "true", "small requests are not held back"},
-	{KAFKA_BOTH, "reconnect.backoff.max.ms", "1000", "work goes on soon after a broker is back"},
-	{KAFKA_BOTH, "allow.auto.create.topics", "false", "a misspelt topic is reported, not made"},
-	{KAFKA_CONSUMER, "group.id", "gatherd", "one group of workers"},
-	{KAFKA_CONSUMER, "auto.offset.reset", "earliest", "a job put in before the first start counts"},
-	{KAFKA_CONSUMER, "partition.assignment.strategy", "range", "cooperative with frequent commits loses the assignment below librdkafka 2.10"},
-	{KAFKA_CONSUMER, "session.timeout.ms", "10000", "a killed worker's work moves in about 10 s"},
-	{KAFKA_CONSUMER, "heartbeat.interval.ms", "2000", "a fifth of the session"},
-	{KAFKA_CONSUMER, "queued.min.messages", "20000", "above it librdkafka looks at a partition only after up to 1 s"},
-	{KAFKA_CONSUMER, "queued.max.messages.kbytes", "8192", "bounds the prefetch of one partition"},
-	{KAFKA_CONSUMER, "isolation.level", "read_committed", "aborted jobs are not fetched"},
-	{KAFKA_CONSUMER, "topic.metadata.refresh.interval.ms", "30000", "new partitions are found soon"},
-	{KAFKA_PRODUCER, "enable.idempotence", "true", "a retried batch is not doubled"},
-	{KAFKA_PRODUCER, "acks", "all", "an acknowledged result is on all in-sync replicas"},
-	{KAFKA_PRODUCER, "compression.type", "lz4", "cheap, and bodies are mostly text"},
-	{KAFKA_PRODUCER, "linger.ms", "1", "latency before batch size"},
-	{KAFKA_PRODUCER, "partitioner", "murmur2_random", "keys land where Java clients put them"},
-	{KAFKA_PRODUCER, "queue.buffering.max.messages", "1000000", "our own accounting is the limit"},
-	{KAFKA_PRODUCER, "transaction.timeout.ms", "10000", "a dead worker's open transaction ends soon"},
-	{0, NULL, NULL, NULL},
+    {KAFKA_BOTH, "client.id", "gatherd", "names us in the broker's logs and quotas"},
+    {KAFKA_BOTH, "allow.auto.create.topics", "false", "a missing topic is waited for and said, not made with one partition"},
+    {KAFKA_BOTH, "socket.nagle.disable", "true", "40 ms per small request otherwise"},
+    {KAFKA_BOTH, "reconnect.backoff.max.ms", "1000", "a broker that is back is used within a second"},
+    {KAFKA_CONSUMER, "group.id", "gatherd", "workers of one group share the partitions"},
+    {KAFKA_CONSUMER, "auto.offset.reset", "earliest", "a job put in before the first start counts"},
+    {KAFKA_CONSUMER, "partition.assignment.strategy", "range",
+     "cooperative-sticky loses the assignment on frequent commits below librdkafka 2.10"},
+    {KAFKA_CONSUMER, "session.timeout.ms", "10000", "a killed worker's work moves in about 10 s"},
+    {KAFKA_CONSUMER, "heartbeat.interval.ms", "2000", "a fifth of the session"},
+    {KAFKA_CONSUMER, "isolation.level", "read_committed", "jobs of aborted transactions are not fetched"},
+    {KAFKA_CONSUMER, "queued.min.messages", "20000", "a partition above it is looked at again only after up to 1 s"},
+    {KAFKA_CONSUMER, "queued.max.messages.kbytes", "8192", "bounds the prefetch of one partition"},
+    {KAFKA_CONSUMER, "topic.metadata.refresh.interval.ms", "30000", "new partitions are found soon"},
+    {KAFKA_CONSUMER, "enable.auto.commit", "false", "gatherd commits itself, once the broker has the result"},
+    {KAFKA_CONSUMER, "enable.auto.offset.store", "false", "gatherd keeps the offsets itself"},
+    {KAFKA_PRODUCER, "enable.idempotence", "true", "a retry inside the client doubles nothing"},
+    {KAFKA_PRODUCER, "acks", "all", "a result counts when every in-sync replica has it"},
+    {KAFKA_PRODUCER, "compression.type", "lz4", "bodies are mostly text, and it costs little"},
+    {KAFKA_PRODUCER, "linger.ms", "1", "batches under load, no wait to speak of without"},
+    {KAFKA_PRODUCER, "partitioner", "murmur2_random", "keys land where Java clients put them"},
+    {KAFKA_PRODUCER, "queue.buffering.max.messages", "1000000", "our own accounting is the limit"},
+    {KAFKA_PRODUCER, "transaction.timeout.ms", "10000", "a killed worker's offsets are free again soon (exactly once)"},
+    {KAFKA_BOTH, NULL, NULL, NULL},
 };
 
-static bool is_for(enum kafka_side row, enum kafka_side side)
-{
-	return row == KAFKA_BOTH || row == side;
-}
+static const char *const side_prefix[] = {
+    [KAFKA_BOTH] = "", [KAFKA_CONSUMER] = "consumer.", [KAFKA_PRODUCER] = "producer."};
 
-/* Where the name is only known to the other side, librdkafka takes it with a warning: say nothing, leave it out. */
-static bool is_of_other_side(const struct options *opts, const struct kafka_property *prop, enum kafka_side side)
-{
-	static const char *const consumer_only[] = {"group.",	  "session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms",
-						    "queued.",	  "fetch.",		"isolation.level",	 "auto.",
-						    "enable.auto", "partition.assignment.strategy", "check.crcs"};
-	static const char *const producer_only[] = {"queue.buffering.", "linger.ms",	"enable.idempotence", "compression.",
-						    "batch.",		"transaction", "acks",		      "partitioner",
-						    "message.timeout.ms", "delivery.timeout.ms", "request.", "retries", "retry.backoff.ms",
-						    "message.send.max.retries", "sticky.partitioning"};
-	const char *const *list = side == KAFKA_PRODUCER ? consumer_only : producer_only;
-	size_t n = side == KAFKA_PRODUCER ? ARRAY_LEN(consumer_only) : ARRAY_LEN(producer_only);
+/* ---- which side a property is for ---- */
 
-	for (size_t i = 0; prop->side == KAFKA_BOTH && i < n; i++)
-		if (strncmp(prop->name, list[i], strlen(list[i])) == 0)
+/* librdkafka's own list: lines of "name | C/P | range | ...". An unknown or hidden name is left to rd_kafka_conf_set.
+ * A property of the other side is taken by librdkafka, but with a warning in the log at each start. */
+static bool is_for_side(const char *list, const char *name, enum kafka_side side)
+{
+	size_t len = strlen(name);
+	bool is_listed = false;
+
+	for (const char *line = list; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (strncmp(line, name, len) != 0 || (line[len] != ' ' && line[len] != '|'))
+			continue;
+		const char *column = strchr(line, '|');
+		if (!column)
+			break;
+		column += 1 + strspn(column + 1, " ");
+		if (*column == '*' || *column == (side == KAFKA_CONSUMER ? 'C' : 'P'))
 			return true;
-	return false;
+		is_listed = true;
+	}
+	return !is_listed;
 }
 
-static int refuse_cooperative(const struct kafka_property *prop, char **ret_error)
+/* Free. */
+static char *property_list(void)
 {
-	if (strcmp(prop->name, "partition.assignment.strategy") != 0 || !strstr(prop->value, "cooperative") ||
-	    rd_kafka_version() >= LIBRDKAFKA_COOPERATIVE_SOUND)
-		return 0;
-	*ret_error = xasprintf("%s: kafka.partition.assignment.strategy = %s: librdkafka %s loses the assignment when a commit meets a "
-			       "cooperative rebalance (fixed in 2.10); use range",
-			       prop->source, prop->value, rd_kafka_version_str());
-	return -ERR_INVALID;
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		abort();
+	rd_kafka_conf_properties_show(out);
+	fclose(out);
+	return text;
 }
 
-static int set_user(rd_kafka_conf_t *conf, const struct kafka_property *prop, char **ret_error)
-{
-	char reason[256];
-	int err = refuse_cooperative(prop, ret_error);
+/* ---- our defaults ---- */
 
-	if (err)
-		return err;
-	if (rd_kafka_conf_set(conf, prop->name, prop->value, reason, sizeof(reason)) == RD_KAFKA_CONF_OK)
-		return 0;
-	*ret_error = xasprintf("%s: kafka.%s = %s: %s", prop->source, prop->name, prop->value, reason);
-	return -ERR_INVALID;
+/* The user's value that is in force for a side, NULL when there is none. */
+static const struct kafka_property *user_row(const struct options *opts, enum kafka_side side, const char *name)
+{
+	const struct kafka_property *found = NULL;
+
+	for (size_t i = 0; i < opts->n_kafka; i++) {
+		const struct kafka_property *row = &opts->kafka[i];
+		if (strcmp(row->name, name) == 0 && (row->side == side || (row->side == KAFKA_BOTH && !found)))
+			found = row;
+	}
+	return found;
+}
+
+/* With the group protocol of KIP-848 these belong to the broker, and librdkafka refuses them. */
+static bool is_classic_only(const char *name)
+{
+	return strcmp(name, "partition.assignment.strategy") == 0 || strcmp(name, "session.timeout.ms") == 0 ||
+	       strcmp(name, "heartbeat.interval.ms") == 0;
 }
 
 static void set_ours(rd_kafka_conf_t *conf, const char *name, const char *value)
 {
 	char reason[256];
 
+	/* Our own table: every supported librdkafka takes it. */
 	if (rd_kafka_conf_set(conf, name, value, reason, sizeof(reason)) != RD_KAFKA_CONF_OK) {
-		fprintf(stderr, "bug: kafka default %s: %s\n", name, reason);
+		fprintf(stderr, "gatherd: default kafka.%s = %s: %s\n", name, value, reason);
 		abort();
 	}
 }
@@ -98,34 +124,101 @@ static void set_number(rd_kafka_conf_t *conf, const char *name, int64_t value)
 	set_ours(conf, name, text);
 }
 
-int kafka_conf_make(const struct options *opts, enum kafka_side side, struct rd_kafka_conf_s **ret_conf, char **ret_error)
+static void set_computed(rd_kafka_conf_t *conf, const struct options *opts, enum kafka_side side)
 {
-	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	if (side != KAFKA_PRODUCER)
+		return;
+	int64_t message_bytes = MAX(opts->body_max + RESULT_REST_BYTES, MESSAGE_BYTES_MIN);
+	set_number(conf, "message.max.bytes", MIN(message_bytes, MESSAGE_BYTES_LIMIT));
+	int64_t buffer_kbytes = (opts->memory_max + 1023) / 1024;
+	set_number(conf, "queue.buffering.max.kbytes", MIN(MAX(buffer_kbytes, BUFFER_KBYTES_MIN), INT32_MAX));
+}
+
+static void set_defaults(rd_kafka_conf_t *conf, const struct options *opts, enum kafka_side side)
+{
+	const struct kafka_property *protocol = user_row(opts, side, "group.protocol");
+	bool is_classic = !protocol || strcasecmp(protocol->value, "consumer") != 0;
+
+	for (const struct kafka_default *row = kafka_defaults; row->name; row++) {
+		if ((row->side == KAFKA_BOTH || row->side == side) && (is_classic || !is_classic_only(row->name)))
+			set_ours(conf, row->name, row->value);
+	}
+	set_computed(conf, opts, side);
+}
+
+/* ---- the user's properties ---- */
+
+static int set_user(rd_kafka_conf_t *conf, const struct kafka_property *row, char **ret_error)
+{
+	char reason[512];
+
+	if (rd_kafka_conf_set(conf, row->name, row->value, reason, sizeof(reason)) == RD_KAFKA_CONF_OK)
+		return 0;
+	*ret_error = xasprintf("%s: kafka.%s%s = %s: %s", row->source, side_prefix[row->side], row->name, row->value, reason);
+	return -ERR_INVALID;
+}
+
+static int check_strategy(const struct options *opts, char **ret_error)
+{
+	const struct kafka_property *row = user_row(opts, KAFKA_CONSUMER, "partition.assignment.strategy");
+
+	if (!row || !strstr(row->value, "cooperative") || rd_kafka_version() >= COOPERATIVE_VERSION)
+		return 0;
+	*ret_error = xasprintf("%s: kafka.%spartition.assignment.strategy = %s: needs librdkafka 2.10, this is %s: a commit while the "
+			       "group rebalances loses the whole assignment below it",
+			       row->source, side_prefix[row->side], row->value, rd_kafka_version_str());
+	return -ERR_INVALID;
+}
+
+/* Rows for both sides first, so that a side's own row wins. */
+static int set_users(rd_kafka_conf_t *conf, const struct options *opts, enum kafka_side side, char **ret_error)
+{
+	char *list = property_list();
+	int err = check_strategy(opts, ret_error);
+
+	for (int pass = 0; pass < 2; pass++) {
+		for (size_t i = 0; !err && i < opts->n_kafka; i++) {
+			const struct kafka_property *row = &opts->kafka[i];
+			if (row->side != (pass == 0 ? KAFKA_BOTH : side))
+				continue;
+			if (is_for_side(list, row->name, side)) {
+				err = set_user(conf, row, ret_error);
+			} else if (pass == 1) {
+				*ret_error = xasprintf("%s: kafka.%s%s: is not a property of the %.8s side", row->source,
+						       side_prefix[side], row->name, side_prefix[side]);
+				err = -ERR_INVALID;
+			}
+		}
+	}
+	free(list);
+	return err;
+}
+
+static int check_servers(rd_kafka_conf_t *conf, char **ret_error)
+{
 	char servers[8];
 	size_t size = sizeof(servers);
 
-	for (const struct kafka_default *row = kafka_defaults; row->name; row++)
-		if (is_for(row->side, side))
-			set_ours(conf, row->name, row->value);
-	if (side == KAFKA_PRODUCER) {
-		set_number(conf, "message.max.bytes", MIN(MAX(opts->body_max + ENVELOPE_BYTES, INT64_C(1000000)), INT64_C(1000000000)));
-		set_number(conf, "queue.buffering.max.kbytes", MIN(MAX(opts->memory_max / 1024, INT64_C(1048576)), INT64_C(2147483647)));
-	}
-	for (size_t i = 0; i < opts->n_kafka; i++) {
-		const struct kafka_property *prop = &opts->kafka[i];
-		if (!is_for(prop->side, side) || is_of_other_side(opts, prop, side))
-			continue;
-		int err = set_user(conf, prop, ret_error);
-		if (err) {
-			rd_kafka_conf_destroy(conf);
-			return err;
-		}
-	}
-	if (rd_kafka_conf_get(conf, "bootstrap.servers", servers, &size) != RD_KAFKA_CONF_OK || size <= 1) {
+	/* size becomes what it takes, with the NUL. */
+	if (rd_kafka_conf_get(conf, "bootstrap.servers", servers, &size) == RD_KAFKA_CONF_OK && size > 1)
+		return 0;
+	*ret_error = xstrdup("no broker is named: set kafka.bootstrap.servers = HOST:PORT[,HOST:PORT...] in the file, "
+			     "GATHERD_KAFKA_BOOTSTRAP_SERVERS in the environment or with -o");
+	return -ERR_INVALID;
+}
+
+int kafka_conf_make(const struct options *opts, enum kafka_side side, struct rd_kafka_conf_s **ret_conf, char **ret_error)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+
+	assert(side != KAFKA_BOTH);
+	set_defaults(conf, opts, side);
+	int err = set_users(conf, opts, side, ret_error);
+	if (!err)
+		err = check_servers(conf, ret_error);
+	if (err) {
 		rd_kafka_conf_destroy(conf);
-		*ret_error = xstrdup("no broker is named: set kafka.bootstrap.servers = HOST:PORT[,HOST:PORT...] in the file, "
-				     "GATHERD_KAFKA_BOOTSTRAP_SERVERS in the environment or with -o");
-		return -ERR_INVALID;
+		return err;
 	}
 	*ret_conf = conf;
 	return 0;
@@ -133,21 +226,22 @@ int kafka_conf_make(const struct options *opts, enum kafka_side side, struct rd_
 
 bool kafka_conf_get(const struct options *opts, enum kafka_side side, const char *name, char *buf, size_t size)
 {
-	rd_kafka_conf_t *conf;
+	rd_kafka_conf_t *conf = NULL;
 	char *error = NULL;
-	size_t len = size;
 
-	*buf = '\0';
 	if (kafka_conf_make(opts, side, &conf, &error)) {
 		free(error);
 		return false;
 	}
-	bool is_known = rd_kafka_conf_get(conf, name, buf, &len) == RD_KAFKA_CONF_OK;
+	bool is_known = rd_kafka_conf_get(conf, name, buf, &size) == RD_KAFKA_CONF_OK;
 	rd_kafka_conf_destroy(conf);
 	return is_known;
 }
 
 void kafka_conf_group(const struct options *opts, char *buf, size_t size)
 {
-	kafka_conf_get(opts, KAFKA_CONSUMER, "group.id", buf, size);
+	const struct kafka_property *row = user_row(opts, KAFKA_CONSUMER, "group.id");
+	const char *group = row ? row->value : "gatherd";
+
+	snprintf(buf, size, "%s", group);
 }

@@ -1,242 +1,446 @@
+/* Happy path: kafka_out_produce -> the broker acknowledges -> DR event -> on_delivered(0).
+ * A batch that the broker refuses for its size says nothing about any one record in it, and all of them come back. They are
+ * produced again on a second handle that sends one record per batch: what is refused there is too large itself. To make that
+ * rare, the results topic's max.message.bytes is asked for, and kafka_out_record_max tells it to the encoder.
+ * A fatal error: everything in flight is purged, which answers it, and a new handle takes over. */
 #include "kafka_out.h"
 
+#include "clock.h"
 #include "err.h"
-#include "kafka_conf.h"
 #include "kafka_internal.h"
 
-#include <librdkafka/rdkafka.h>
+#include <errno.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define POLL_BUDGET 64
-/* Batch framing and the record's own fields. */
-#define RECORD_MARGIN 512
-/* The broker refuses a whole batch for one record that is too large: a smaller one than this was only its neighbour. */
-#define SURELY_SMALL_BYTES 32768
+#define TICK_US US_PER_S
+#define EVENTS_PER_TURN 64
+#define DESCRIBE_TIMEOUT_MS 2000
+#define DESCRIBE_AGAIN_US (10 * US_PER_S)
+#define REBUILD_AGAIN_US US_PER_S
+#define WARM_TIMEOUT_MS 1500
+#define FREE_WAIT_MS 2000
+/* A batch's own header (61 bytes), a record's (at most 36), and a rest. */
+#define FRAMING_BYTES 128
+#define N_TOPICS 2
+
+/* One librdkafka handle. */
+struct producer {
+	struct list_node node; /* out->producers */
+	struct kafka_out *out;
+	rd_kafka_t *rk;
+	rd_kafka_queue_t *queue;
+	rd_kafka_topic_t *topics[N_TOPICS];
+	size_t pending;	 /* deliveries taken and not answered */
+	bool is_lone;	 /* one record per batch */
+	bool is_retired; /* a fatal error: answers what it has, then goes */
+	struct helper_job warm;
+	bool is_warming;
+};
 
 struct kafka_out {
 	struct loop *loop;
 	struct helper *helper;
-	struct metrics *metrics;
 	struct log *log;
 	const struct options *opts;
 	const struct kafka_out_events *events;
 	void *ctx;
-	rd_kafka_t *rk;
-	rd_kafka_queue_t *queue;
-	rd_kafka_topic_t *topics[2];
-	int efd;
-	size_t pending, record_max;
-	bool is_full; /* on_room is owed */
-	bool is_fatal; /* to be rebuilt after this poll */
+	int fd;
+	struct loop_timer tick;
+	struct kafka_errors errors, delivery_errors;
+	struct list producers;
+	struct producer *main, *lone; /* NULL: to be made */
+	int64_t rebuilt_us;
+	size_t pending;
+	bool was_full;
+	size_t message_max;	/* message.max.bytes */
+	size_t topic_max;	/* of the results topic; 0 = not known */
+	int64_t describe_at_us; /* INT64_MAX while asked, or when known */
 };
 
-static int out_open(struct kafka_out *out, char **ret_error)
+/* ---- handles ---- */
+
+/* The first record for a topic waits for its metadata, for up to a second when nobody asked. */
+static void warm_run(void *ctx)
 {
-	rd_kafka_conf_t *conf;
-	char reason[256];
-	uint64_t one = 1;
+	struct producer *prod = ctx;
+	const struct rd_kafka_metadata *md;
+
+	for (size_t i = 0; i < N_TOPICS; i++)
+		if (prod->topics[i] && !rd_kafka_metadata(prod->rk, 0, prod->topics[i], &md, WARM_TIMEOUT_MS))
+			rd_kafka_metadata_destroy(md);
+}
+
+static void warm_done(void *ctx)
+{
+	struct producer *prod = ctx;
+
+	prod->is_warming = false;
+}
+
+static const char *topic_name(const struct kafka_out *out, size_t topic)
+{
+	return topic == KAFKA_RESULTS ? out->opts->results_topic : out->opts->dead_letter_topic;
+}
+
+static int producer_new(struct kafka_out *out, bool is_lone, struct producer **ret_prod, char **ret_error)
+{
+	rd_kafka_conf_t *conf = NULL;
+	rd_kafka_t *rk = NULL;
 	int err = kafka_conf_make(out->opts, KAFKA_PRODUCER, &conf, ret_error);
 
 	if (err)
 		return err;
-	rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
-	rd_kafka_conf_set(conf, "log.queue", "true", NULL, 0);
-	out->rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, reason, sizeof(reason));
-	if (!out->rk) {
-		rd_kafka_conf_destroy(conf);
-		*ret_error = xasprintf("the Kafka producer cannot be made: %s", reason);
-		return -ERR_INVALID;
-	}
-	out->queue = rd_kafka_queue_get_main(out->rk);
-	rd_kafka_set_log_queue(out->rk, out->queue);
-	rd_kafka_queue_io_event_enable(out->queue, out->efd, &one, sizeof(one));
-	/* Making the topics now asks for their metadata, so that the first result is not late. */
-	out->topics[KAFKA_RESULTS] = rd_kafka_topic_new(out->rk, out->opts->results_topic, NULL);
-	if (*out->opts->dead_letter_topic)
-		out->topics[KAFKA_DEAD_LETTERS] = rd_kafka_topic_new(out->rk, out->opts->dead_letter_topic, NULL);
+	if (is_lone)
+		kafka_handle_set(conf, "batch.num.messages", "1");
+	err = kafka_handle_new(RD_KAFKA_PRODUCER, conf, RD_KAFKA_EVENT_DR, &rk, ret_error);
+	if (err)
+		return err;
+	struct producer *prod = xcalloc(1, sizeof(*prod));
+	*prod = (struct producer){.out = out, .rk = rk, .queue = rd_kafka_queue_get_main(rk), .is_lone = is_lone};
+	rd_kafka_set_log_queue(rk, prod->queue);
+	kafka_queue_watch(prod->queue, out->fd);
+	for (size_t i = 0; i < N_TOPICS; i++)
+		if (*topic_name(out, i))
+			prod->topics[i] = rd_kafka_topic_new(rk, topic_name(out, i), NULL);
+	list_push(&out->producers, &prod->node);
+	prod->warm = (struct helper_job){.run = warm_run, .done = warm_done, .ctx = prod};
+	prod->is_warming = true;
+	helper_submit(out->helper, &prod->warm);
+	*ret_prod = prod;
 	return 0;
 }
 
-static void out_close(struct kafka_out *out)
+/* Gives back all but the handle itself, which is returned. */
+static rd_kafka_t *producer_done(struct producer *prod)
 {
-	if (out->topics[KAFKA_RESULTS])
-		rd_kafka_topic_destroy(out->topics[KAFKA_RESULTS]);
-	if (out->topics[KAFKA_DEAD_LETTERS])
-		rd_kafka_topic_destroy(out->topics[KAFKA_DEAD_LETTERS]);
-	out->topics[KAFKA_RESULTS] = out->topics[KAFKA_DEAD_LETTERS] = NULL;
-	rd_kafka_queue_io_event_enable(out->queue, -1, NULL, 0);
-	rd_kafka_queue_destroy(out->queue);
-	kafka_destroy_later(out->helper, out->rk);
-	out->rk = NULL;
+	rd_kafka_t *rk = prod->rk;
+
+	list_remove(&prod->node);
+	kafka_queue_drop(&prod->queue);
+	for (size_t i = 0; i < N_TOPICS; i++)
+		if (prod->topics[i])
+			rd_kafka_topic_destroy(prod->topics[i]);
+	free(prod);
+	return rk;
 }
 
-static int map_error(rd_kafka_resp_err_t error, size_t bytes)
+/* Fatal: what it has is purged, so that every delivery is answered; produce() makes a new one. */
+static void retire(struct kafka_out *out, struct producer *prod, const char *detail)
 {
-	switch (error) {
+	if (prod->is_retired)
+		return;
+	log_warn(out->log, "Kafka producer failed for good, a new one is made", LOG_NUM("in_flight", prod->pending),
+		 LOG_STR("detail", detail));
+	prod->is_retired = true;
+	if (out->main == prod)
+		out->main = NULL;
+	if (out->lone == prod)
+		out->lone = NULL;
+	rd_kafka_purge(prod->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
+}
+
+static void sweep_retired(struct kafka_out *out)
+{
+	LIST_EACH(&out->producers, prod, struct producer, node) {
+		if (prod->is_retired && !prod->pending && !prod->is_warming) {
+			rd_kafka_t *rk = producer_done(prod);
+			kafka_destroy(&rk, 1, 0);
+		}
+	}
+}
+
+/* The main or the lone handle, made when there is none, but never more than one a second. NULL: not now. */
+static struct producer *producer_get(struct kafka_out *out, bool is_lone)
+{
+	struct producer **slot = is_lone ? &out->lone : &out->main;
+	int64_t now_us = loop_now_us(out->loop);
+	char *error = NULL;
+
+	if (*slot || (out->rebuilt_us && now_us - out->rebuilt_us < REBUILD_AGAIN_US))
+		return *slot;
+	out->rebuilt_us = now_us;
+	if (producer_new(out, is_lone, slot, &error)) {
+		log_error(out->log, "Kafka producer cannot be made", LOG_STR("detail", error));
+		free(error);
+	}
+	return *slot;
+}
+
+/* ---- how large may a record be ---- */
+
+static void ask_topic_max(struct kafka_out *out)
+{
+	char text[256];
+
+	if (!out->main || loop_now_us(out->loop) < out->describe_at_us)
+		return;
+	rd_kafka_ConfigResource_t *topic = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, out->opts->results_topic);
+	rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(out->main->rk, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
+	if (rd_kafka_AdminOptions_set_request_timeout(options, DESCRIBE_TIMEOUT_MS, text, sizeof(text)))
+		log_debug(out->log, "Kafka request time-out refused", LOG_STR("detail", text));
+	rd_kafka_DescribeConfigs(out->main->rk, &topic, 1, options, out->main->queue);
+	rd_kafka_AdminOptions_destroy(options);
+	rd_kafka_ConfigResource_destroy(topic);
+	out->describe_at_us = INT64_MAX;
+}
+
+static size_t find_topic_max(const rd_kafka_ConfigResource_t *topic)
+{
+	size_t n = 0;
+	const rd_kafka_ConfigEntry_t **entries = rd_kafka_ConfigResource_configs(topic, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		const char *value = rd_kafka_ConfigEntry_value(entries[i]);
+		if (value && strcmp(rd_kafka_ConfigEntry_name(entries[i]), "max.message.bytes") == 0)
+			return (size_t)strtoull(value, NULL, 10);
+	}
+	return 0;
+}
+
+/* Not allowed, not there yet or no broker: it is only a help, so it is asked again later. */
+static void on_described(struct kafka_out *out, rd_kafka_event_t *ev)
+{
+	const rd_kafka_DescribeConfigs_result_t *result = rd_kafka_event_DescribeConfigs_result(ev);
+	size_t n = 0, topic_max = 0;
+	const rd_kafka_ConfigResource_t **topics = result ? rd_kafka_DescribeConfigs_result_resources(result, &n) : NULL;
+
+	if (!rd_kafka_event_error(ev) && n && !rd_kafka_ConfigResource_error(topics[0]))
+		topic_max = find_topic_max(topics[0]);
+	if (topic_max) {
+		out->topic_max = topic_max;
+	} else {
+		log_debug(out->log, "the results topic's max.message.bytes is not known",
+			  LOG_STR("detail", rd_kafka_event_error_string(ev)));
+		out->describe_at_us = loop_now_us(out->loop) + DESCRIBE_AGAIN_US;
+	}
+}
+
+size_t kafka_out_record_max(const struct kafka_out *out)
+{
+	size_t max = out->message_max;
+
+	if (out->topic_max)
+		max = MIN(max, out->topic_max);
+	return max > FRAMING_BYTES ? max - FRAMING_BYTES : 0;
+}
+
+/* ---- producing ---- */
+
+static size_t record_bytes(const struct delivery *dlv)
+{
+	size_t bytes = dlv->key.len + dlv->value.len;
+
+	for (size_t i = 0; i < dlv->n_headers; i++)
+		bytes += strlen(dlv->headers[i].name) + dlv->headers[i].value.len + 10; /* two varints */
+	return bytes;
+}
+
+static rd_kafka_headers_t *make_headers(const struct delivery *dlv)
+{
+	rd_kafka_headers_t *headers = rd_kafka_headers_new(dlv->n_headers);
+
+	for (size_t i = 0; i < dlv->n_headers; i++) {
+		const struct record_header *row = &dlv->headers[i];
+		if (rd_kafka_header_add(headers, row->name, -1, row->value.data, (ssize_t)row->value.len))
+			abort(); /* only for read-only headers */
+	}
+	return headers;
+}
+
+static int map_error(rd_kafka_resp_err_t err)
+{
+	switch (err) {
 	case RD_KAFKA_RESP_ERR_NO_ERROR:
 		return 0;
+	case RD_KAFKA_RESP_ERR__QUEUE_FULL:
+		return -ERR_FULL;
 	case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
 	case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
 	case RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE:
-		return bytes < SURELY_SMALL_BYTES ? -ERR_KAFKA : -ERR_KAFKA_TOO_LARGE;
+		return -ERR_KAFKA_TOO_LARGE;
 	default:
 		return -ERR_KAFKA;
 	}
 }
 
-static void on_reports(struct kafka_out *out, rd_kafka_event_t *event)
+static int produce_on(struct producer *prod, struct delivery *dlv)
+{
+	rd_kafka_headers_t *headers = dlv->n_headers ? make_headers(dlv) : NULL;
+	/* Neither copied nor freed by librdkafka, and not written to; its type is not const. */
+	void *key = (void *)(uintptr_t)dlv->key.data, *value = (void *)(uintptr_t)dlv->value.data;
+	rd_kafka_resp_err_t err;
+
+	if (headers)
+		err = rd_kafka_producev(prod->rk, RD_KAFKA_V_RKT(prod->topics[dlv->topic]), RD_KAFKA_V_KEY(key, dlv->key.len),
+					RD_KAFKA_V_VALUE(value, dlv->value.len), RD_KAFKA_V_MSGFLAGS(0),
+					RD_KAFKA_V_OPAQUE(dlv), RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
+	else
+		err = rd_kafka_producev(prod->rk, RD_KAFKA_V_RKT(prod->topics[dlv->topic]), RD_KAFKA_V_KEY(key, dlv->key.len),
+					RD_KAFKA_V_VALUE(value, dlv->value.len), RD_KAFKA_V_MSGFLAGS(0),
+					RD_KAFKA_V_OPAQUE(dlv), RD_KAFKA_V_END);
+	if (err) {
+		if (headers)
+			rd_kafka_headers_destroy(headers);
+		return map_error(err);
+	}
+	prod->pending++;
+	prod->out->pending++;
+	return 0;
+}
+
+int kafka_out_produce(struct kafka_out *out, struct delivery *dlv)
+{
+	struct producer *prod = producer_get(out, false);
+
+	if (!prod || !prod->topics[dlv->topic])
+		return -ERR_KAFKA;
+	if (record_bytes(dlv) + FRAMING_BYTES > out->message_max)
+		return -ERR_KAFKA_TOO_LARGE;
+	int err = produce_on(prod, dlv);
+	out->was_full |= err == -ERR_FULL;
+	return err;
+}
+
+/* ---- deliveries ---- */
+
+/* Is it tried once more by itself? */
+static bool produce_lone(struct kafka_out *out, struct delivery *dlv)
+{
+	struct producer *prod = producer_get(out, true);
+
+	/* The limit that we know is not the one in force. */
+	out->describe_at_us = MIN(out->describe_at_us, loop_now_us(out->loop) + (out->topic_max ? US_PER_S : 0));
+	return prod && produce_on(prod, dlv) == 0;
+}
+
+static void on_delivery(struct kafka_out *out, struct producer *prod, const rd_kafka_message_t *msg)
+{
+	struct delivery *dlv = msg->_private;
+	int err = map_error(msg->err);
+
+	prod->pending--;
+	out->pending--;
+	if (err == -ERR_KAFKA_TOO_LARGE && !prod->is_lone) {
+		if (produce_lone(out, dlv))
+			return;
+		err = -ERR_KAFKA; /* not known yet: the owner tries again */
+	}
+	out->events->on_delivered(out->ctx, dlv, err == -ERR_FULL ? -ERR_KAFKA : err);
+}
+
+static void on_deliveries(struct kafka_out *out, struct producer *prod, rd_kafka_event_t *ev)
 {
 	const rd_kafka_message_t *msg;
 
-	while ((msg = rd_kafka_event_message_next(event))) {
-		struct delivery *delivery = msg->_private;
-		if (msg->err)
-			log_debug(out->log, "not delivered", LOG_STR("error", rd_kafka_err2name(msg->err)),
-				  LOG_NUM("bytes", msg->len));
-		out->pending--;
-		out->events->on_delivered(out->ctx, delivery, map_error(msg->err, msg->len));
-	}
-	if (out->is_full) {
-		out->is_full = false;
+	while ((msg = rd_kafka_event_message_next(ev)))
+		on_delivery(out, prod, msg);
+	if (out->was_full) {
+		out->was_full = false;
 		out->events->on_room(out->ctx);
 	}
 }
 
-static void on_error(struct kafka_out *out, rd_kafka_event_t *event)
-{
-	char reason[512];
+/* ---- events ---- */
 
-	if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__FATAL || rd_kafka_fatal_error(out->rk, reason, sizeof(reason))) {
-		if (!rd_kafka_fatal_error(out->rk, reason, sizeof(reason)))
-			snprintf(reason, sizeof(reason), "%s", rd_kafka_event_error_string(event));
-		log_warn(out->log, "the producer failed for good and is made anew", LOG_STR("detail", reason));
-		out->is_fatal = true;
-		return;
-	}
-	log_debug(out->log, "producer", LOG_STR("error", rd_kafka_event_error_string(event)));
-}
-
-static void serve(struct kafka_out *out, rd_kafka_event_t *event)
+static void on_event(struct kafka_out *out, struct producer *prod, rd_kafka_event_t *ev)
 {
-	switch (rd_kafka_event_type(event)) {
+	switch (rd_kafka_event_type(ev)) {
 	case RD_KAFKA_EVENT_DR:
-		on_reports(out, event);
+		on_deliveries(out, prod, ev);
+		break;
+	case RD_KAFKA_EVENT_DESCRIBECONFIGS_RESULT:
+		on_described(out, ev);
 		break;
 	case RD_KAFKA_EVENT_ERROR:
-		on_error(out, event);
+		kafka_log_error(out->log, &out->errors, "producer", ev, loop_now_us(out->loop));
+		if (rd_kafka_event_error_is_fatal(ev))
+			retire(out, prod, rd_kafka_event_error_string(ev));
 		break;
 	case RD_KAFKA_EVENT_LOG:
-		kafka_log_event(out->log, event);
+		kafka_log_event(out->log, ev);
 		break;
 	default:
 		break;
 	}
-	rd_kafka_event_destroy(event);
+	rd_kafka_event_destroy(ev);
 }
 
-static bool poll_some(struct kafka_out *out)
+static void serve(struct kafka_out *out)
 {
-	for (int i = 0; i < POLL_BUDGET; i++) {
-		rd_kafka_event_t *event = rd_kafka_queue_poll(out->queue, 0);
-		if (!event)
-			return false;
-		serve(out, event);
+	int budget = EVENTS_PER_TURN;
+	rd_kafka_event_t *ev;
+	uint64_t one = 1;
+
+	LIST_EACH(&out->producers, prod, struct producer, node) {
+		while (budget > 0 && (ev = rd_kafka_queue_poll(prod->queue, 0))) {
+			budget--;
+			on_event(out, prod, ev);
+		}
 	}
-	return true;
+	sweep_retired(out);
+	/* There may be more: the loop comes back after its other work. */
+	if (!budget && write(out->fd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN || errno == EINTR);
 }
 
-/* Everything in flight is given back as failed, then a new handle takes over. */
-static void rebuild(struct kafka_out *out)
+static void on_fd(void *ctx, int fd)
 {
-	char *error = NULL;
-
-	out->is_fatal = false;
-	rd_kafka_purge(out->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
-	for (int i = 0; out->pending && i < 1000; i++) {
-		rd_kafka_event_t *event = rd_kafka_queue_poll(out->queue, 10);
-		if (event)
-			serve(out, event);
-	}
-	out->is_fatal = false;
-	out_close(out);
-	if (out_open(out, &error)) {
-		out->events->on_fatal(out->ctx, -ERR_KAFKA, error);
-		free(error);
-	}
-}
-
-static void on_readable(void *ctx, int fd)
-{
-	struct kafka_out *out = ctx;
 	uint64_t count;
 
+	/* A hint only: what is there is found by polling. */
 	if (read(fd, &count, sizeof(count)) < 0)
-		count = 0;
-	if (!out->rk)
-		return;
-	if (poll_some(out)) {
-		uint64_t one = 1;
-		if (write(fd, &one, sizeof(one)) < 0)
-			return;
-	}
-	if (out->is_fatal)
-		rebuild(out);
+		assert(errno == EAGAIN || errno == EINTR);
+	serve(ctx);
+}
+
+/* Finds what a lost wake-up left, and what is due. */
+static void on_tick(void *ctx)
+{
+	struct kafka_out *out = ctx;
+
+	loop_timer_set(&out->tick, loop_now_us(out->loop) + TICK_US);
+	serve(out);
+	producer_get(out, false);
+	ask_topic_max(out);
+}
+
+/* ---- the start and the end ---- */
+
+static size_t conf_number(const struct options *opts, const char *name)
+{
+	char text[32];
+
+	return kafka_conf_get(opts, KAFKA_PRODUCER, name, text, sizeof(text)) ? (size_t)strtoull(text, NULL, 10) : 0;
 }
 
 int kafka_out_new(struct loop *loop, struct helper *helper, struct metrics *metrics, struct log *log, const struct options *opts,
 		  const struct kafka_out_events *events, void *ctx, struct kafka_out **ret_out, char **ret_error)
 {
 	struct kafka_out *out = xcalloc(1, sizeof(*out));
-	char max[32];
 
-	*out = (struct kafka_out){.loop = loop, .helper = helper, .metrics = metrics, .log = log, .opts = opts, .events = events, .ctx = ctx};
-	out->efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	int err = out_open(out, ret_error);
+	*out = (struct kafka_out){.loop = loop,
+				  .helper = helper,
+				  .log = log,
+				  .opts = opts,
+				  .events = events,
+				  .ctx = ctx,
+				  .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+	if (out->fd < 0)
+		abort();
+	list_init(&out->producers);
+	loop_timer_init(loop, &out->tick, on_tick, out);
+	loop_watch(loop, out->fd, on_fd, out);
+	int err = producer_new(out, false, &out->main, ret_error);
 	if (err) {
-		close(out->efd);
-		free(out);
+		kafka_out_free(out);
 		return err;
 	}
-	kafka_conf_get(opts, KAFKA_PRODUCER, "message.max.bytes", max, sizeof(max));
-	out->record_max = (size_t)atoll(max) - RECORD_MARGIN;
-	loop_watch(loop, out->efd, on_readable, out);
+	out->message_max = conf_number(opts, "message.max.bytes");
+	loop_timer_set(&out->tick, loop_now_us(loop));
 	*ret_out = out;
 	return 0;
-}
-
-int kafka_out_produce(struct kafka_out *out, struct delivery *delivery)
-{
-	rd_kafka_headers_t *headers = rd_kafka_headers_new(delivery->n_headers);
-
-	if (!out->rk)
-		return -ERR_FULL;
-	for (size_t i = 0; i < delivery->n_headers; i++)
-		rd_kafka_header_add(headers, delivery->headers[i].name, -1, delivery->headers[i].value.data,
-				    (ssize_t)delivery->headers[i].value.len);
-	rd_kafka_vu_t args[] = {
-		{.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = out->topics[delivery->topic]},
-		{.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {(void *)(uintptr_t)delivery->key.data, delivery->key.len}},
-		{.vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = {(void *)(uintptr_t)delivery->value.data, delivery->value.len}},
-		{.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = 0},
-		{.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = delivery},
-		{.vtype = RD_KAFKA_VTYPE_HEADERS, .u.headers = headers},
-	};
-	rd_kafka_error_t *error = rd_kafka_produceva(out->rk, args, ARRAY_LEN(args));
-	if (!error) {
-		out->pending++;
-		return 0;
-	}
-	rd_kafka_resp_err_t code = rd_kafka_error_code(error);
-	log_debug(out->log, "not produced", LOG_STR("error", rd_kafka_error_string(error)));
-	rd_kafka_error_destroy(error);
-	rd_kafka_headers_destroy(headers);
-	if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL) {
-		out->is_full = true;
-		return -ERR_FULL;
-	}
-	return map_error(code, SIZE_MAX);
 }
 
 size_t kafka_out_pending(const struct kafka_out *out)
@@ -244,20 +448,29 @@ size_t kafka_out_pending(const struct kafka_out *out)
 	return out->pending;
 }
 
-size_t kafka_out_record_max(const struct kafka_out *out)
+void kafka_out_purge(struct kafka_out *out)
 {
-	return out->record_max;
+	LIST_EACH(&out->producers, prod, struct producer, node)
+		rd_kafka_purge(prod->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_NON_BLOCKING);
 }
 
 void kafka_out_free(struct kafka_out *out)
 {
+	rd_kafka_t *rks[8];
+	size_t n = 0;
+
 	if (!out)
 		return;
-	loop_unwatch(out->loop, out->efd);
-	if (out->rk) {
-		rd_kafka_purge(out->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
-		out_close(out);
+	loop_timer_done(&out->tick);
+	loop_unwatch(out->loop, out->fd);
+	LIST_EACH(&out->producers, prod, struct producer, node) {
+		/* The helper is still in it, or there are more than ever should be: left to the exit. */
+		if (n == ARRAY_LEN(rks) || (prod->is_warming && !helper_cancel(out->helper, &prod->warm, FREE_WAIT_MS)))
+			continue;
+		rks[n++] = producer_done(prod);
 	}
-	close(out->efd);
+	if (n && !kafka_destroy(rks, n, FREE_WAIT_MS))
+		log_warn(out->log, "the Kafka producer does not end, it is left to the exit");
+	close(out->fd);
 	free(out);
 }

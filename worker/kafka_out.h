@@ -45,6 +45,8 @@ int kafka_out_new(struct loop *loop, struct helper *helper, struct metrics *metr
 int kafka_out_produce(struct kafka_out *out, struct delivery *delivery) MUST_CHECK;
 /* Deliveries taken and not answered. */
 size_t kafka_out_pending(const struct kafka_out *out);
+/* No partition is ours any more: what was not sent yet comes back by on_delivered(-ERR_KAFKA) instead of being doubled later. */
+void kafka_out_purge(struct kafka_out *out);
 /* message.max.bytes in force: the most a record's key, value and headers together may take. */
 size_t kafka_out_record_max(const struct kafka_out *out);
 /* At the cut: gives up on what is in flight (no on_delivered) and destroys the handle on the helper, or leaves it to the exit. */

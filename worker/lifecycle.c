@@ -89,8 +89,10 @@ static void finish_revoke(struct worker *worker)
 	worker->is_revoking = false;
 	for (size_t i = 0; i < worker->n_revoked; i++)
 		pipeline_remove_partition(&worker->pl, kafka_part_ctx(worker->revoked[i]));
+	if (list_empty(&worker->pl.partitions))
+		kafka_out_purge(worker->pl.out);
 	if (worker->metrics.revoke_undelivered != before)
-		log_warn(worker->log, "the broker did not acknowledge results in time; they may be doubled",
+		log_warn(worker->log, "the broker did not acknowledge results in time; those already sent may be doubled",
 			 LOG_NUM("results", worker->metrics.revoke_undelivered - before));
 	free(worker->revoked);
 	worker->revoked = NULL;

@@ -1,0 +1,334 @@
+/* Happy path: ASSIGN -> a queue of its own for each partition -> assigned at once -> on_assign -> the completed sets are asked
+ * for -> on_begin. REVOKE -> on_revoke -> (the owner drains) -> kafka_in_revoked -> unassigned, queues given back.
+ * Failure modes: sets unstable or the coordinator away -> asked again every 200 ms; lost -> no commit is waited for; a commit of
+ * ours unanswered -> unassigned only after its answer, or after 3 s. */
+#include "kafka_internal.h"
+
+#include "clock.h"
+#include "err.h"
+
+#include <stdio.h>
+
+#define ASK_AGAIN_US (200 * US_PER_MS)
+#define ASK_TIMEOUT_MS 5000
+#define COMMIT_WAIT_US (3 * US_PER_S)
+/* Stale batches that are thrown away when a partition goes. */
+#define STALE_BATCHES_MAX 1024
+
+/* ---- one partition ---- */
+
+static void set_range(struct kafka_part *part)
+{
+	const struct kafka_in *in = part->in;
+
+	part->start = 0;
+	part->stop = INT64_MAX;
+	if (!in->plan)
+		return;
+	part->stop = 0; /* not in the plan: nothing of it is read */
+	for (size_t i = 0; i < in->n_plan; i++) {
+		const struct kafka_range *range = &in->plan[i];
+		if (range->partition == part->partition && strcmp(range->topic, part->topic) == 0) {
+			part->start = range->start;
+			part->stop = range->stop;
+		}
+	}
+	part->is_at_stop = part->start >= part->stop;
+}
+
+static struct kafka_part *part_new(struct kafka_in *in, const char *topic, int32_t partition)
+{
+	struct kafka_part *part = xcalloc(1, sizeof(*part));
+
+	*part = (struct kafka_part){.in = in, .topic = xstrdup(topic), .partition = partition, .epoch = in->epoch};
+	set_range(part);
+	part->queue = rd_kafka_queue_get_partition(in->rk, topic, partition);
+	/* Before the assign: librdkafka keeps a forward that the application has set. */
+	rd_kafka_queue_forward(part->queue, NULL);
+	kafka_queue_watch(part->queue, in->fd);
+	list_push(&in->parts, &part->node);
+	return part;
+}
+
+/* Outdated records stay in the queue, and in memory, until somebody reads past them. */
+static void drop_stale(struct kafka_part *part)
+{
+	rd_kafka_message_t *batch[KAFKA_BATCH_MAX];
+	ssize_t n;
+
+	for (int i = 0; i < STALE_BATCHES_MAX; i++) {
+		n = rd_kafka_consume_batch_queue(part->queue, 0, batch, ARRAY_LEN(batch));
+		if (n <= 0)
+			return;
+		while (n > 0)
+			rd_kafka_message_destroy(batch[--n]);
+	}
+}
+
+static void part_free(struct kafka_part *part)
+{
+	list_remove(&part->node);
+	kafka_queue_drop(&part->queue);
+	free(part->topic);
+	free(part);
+}
+
+static struct kafka_part *find(struct kafka_in *in, const char *topic, int32_t partition)
+{
+	LIST_EACH(&in->parts, part, struct kafka_part, node) {
+		if (part->partition == partition && strcmp(part->topic, topic) == 0)
+			return part;
+	}
+	return NULL;
+}
+
+/* ---- partitions come ---- */
+
+static void log_error_take(struct kafka_in *in, const char *what, rd_kafka_error_t *error)
+{
+	if (!error)
+		return;
+	log_warn(in->log, "Kafka group error", LOG_STR("call", what), LOG_STR("detail", rd_kafka_error_string(error)));
+	rd_kafka_error_destroy(error);
+}
+
+static void assign(struct kafka_in *in, const rd_kafka_topic_partition_list_t *list)
+{
+	if (in->is_cooperative) {
+		log_error_take(in, "incremental_assign", rd_kafka_incremental_assign(in->rk, list));
+		return;
+	}
+	rd_kafka_resp_err_t err = rd_kafka_assign(in->rk, list);
+	if (err)
+		log_warn(in->log, "Kafka group error", LOG_STR("call", "assign"), LOG_STR("detail", rd_kafka_err2str(err)));
+}
+
+static void on_assigned(struct kafka_in *in, const rd_kafka_topic_partition_list_t *list)
+{
+	in->epoch++;
+	in->is_member = true; /* also without a partition */
+	struct kafka_part **fresh = xcalloc((size_t)list->cnt + 1, sizeof(struct kafka_part *));
+	for (int i = 0; i < list->cnt; i++)
+		fresh[i] = part_new(in, list->elems[i].topic, list->elems[i].partition);
+	assign(in, list);
+	for (int i = 0; i < list->cnt; i++)
+		in->events->on_assign(in->ctx, fresh[i]);
+	free(fresh);
+	kafka_group_ask(in);
+}
+
+/* ---- where each begins ---- */
+
+/* The parts that have not begun, as a question. NULL when there is none. */
+static rd_kafka_topic_partition_list_t *not_begun(struct kafka_in *in)
+{
+	rd_kafka_topic_partition_list_t *list = NULL;
+
+	LIST_EACH(&in->parts, part, struct kafka_part, node) {
+		if (part->has_begun)
+			continue;
+		if (!list)
+			list = rd_kafka_topic_partition_list_new((int)in->parts.len);
+		rd_kafka_topic_partition_list_add(list, part->topic, part->partition);
+	}
+	return list;
+}
+
+void kafka_group_ask(void *ctx)
+{
+	struct kafka_in *in = ctx;
+	char text[256];
+	rd_kafka_topic_partition_list_t *list = in->is_asking || in->revoke ? NULL : not_begun(in);
+
+	if (!list)
+		return;
+	rd_kafka_ListConsumerGroupOffsets_t *question = rd_kafka_ListConsumerGroupOffsets_new(in->group, list);
+	rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(in->admin, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
+	rd_kafka_error_t *error = rd_kafka_AdminOptions_set_require_stable_offsets(options, 1);
+	if (error)
+		log_error_take(in, "require_stable_offsets", error);
+	if (rd_kafka_AdminOptions_set_request_timeout(options, ASK_TIMEOUT_MS, text, sizeof(text)))
+		log_warn(in->log, "Kafka group error", LOG_STR("call", "request_timeout"), LOG_STR("detail", text));
+	/* Which assignment it was asked for: a later one has its own question. */
+	rd_kafka_AdminOptions_set_opaque(options, (void *)(uintptr_t)in->epoch);
+	rd_kafka_ListConsumerGroupOffsets(in->admin, &question, 1, options, in->admin_queue);
+	rd_kafka_AdminOptions_destroy(options);
+	rd_kafka_ListConsumerGroupOffsets_destroy(question);
+	rd_kafka_topic_partition_list_destroy(list);
+	in->is_asking = true;
+}
+
+static void begin(struct kafka_in *in, struct kafka_part *part, const rd_kafka_topic_partition_t *row)
+{
+	int64_t offset = row->offset >= 0 ? row->offset : -1;
+
+	part->has_begun = true;
+	if (in->plan && offset < part->start)
+		offset = part->start; /* what librdkafka fetches below it is skipped */
+	if (offset >= part->stop)
+		part->is_at_stop = true;
+	in->events->on_begin(in->ctx, part, offset, row->metadata ? row->metadata : "", row->metadata ? row->metadata_size : 0);
+}
+
+/* One group's answer. True when every row was good. */
+static bool begin_rows(struct kafka_in *in, const rd_kafka_topic_partition_list_t *list, uint64_t epoch)
+{
+	bool is_good = true;
+
+	for (int i = 0; i < list->cnt; i++) {
+		const rd_kafka_topic_partition_t *row = &list->elems[i];
+		struct kafka_part *part = find(in, row->topic, row->partition);
+		if (!part || part->has_begun || part->epoch > epoch)
+			continue;
+		if (row->err) {
+			log_debug(in->log, "committed offset not known yet", LOG_STR("topic", row->topic),
+				  LOG_NUM("partition", row->partition), LOG_STR("code", rd_kafka_err2name(row->err)));
+			is_good = false;
+		} else {
+			begin(in, part, row);
+		}
+	}
+	return is_good;
+}
+
+void kafka_group_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev)
+{
+	uint64_t epoch = (uint64_t)(uintptr_t)rd_kafka_event_opaque(ev);
+	bool is_good = !rd_kafka_event_error(ev);
+	size_t n = 0;
+
+	in->is_asking = false;
+	if (in->revoke)
+		return; /* they go away; what stays is asked for again after that */
+	if (is_good) {
+		const rd_kafka_ListConsumerGroupOffsets_result_t *result = rd_kafka_event_ListConsumerGroupOffsets_result(ev);
+		const rd_kafka_group_result_t **groups = rd_kafka_ListConsumerGroupOffsets_result_groups(result, &n);
+		for (size_t i = 0; i < n; i++) {
+			const rd_kafka_error_t *error = rd_kafka_group_result_error(groups[i]);
+			const rd_kafka_topic_partition_list_t *list = rd_kafka_group_result_partitions(groups[i]);
+			is_good &= !error && list && begin_rows(in, list, epoch);
+		}
+	} else {
+		log_debug(in->log, "committed offsets not known yet", LOG_STR("detail", rd_kafka_event_error_string(ev)));
+	}
+	if (is_good)
+		kafka_group_ask(in); /* for what came after the question */
+	else
+		loop_timer_set(&in->ask, loop_now_us(in->loop) + ASK_AGAIN_US);
+}
+
+/* ---- partitions go ---- */
+
+static void finish_unassign(struct kafka_in *in)
+{
+	if (in->is_cooperative) {
+		log_error_take(in, "incremental_unassign",
+			       rd_kafka_incremental_unassign(in->rk, rd_kafka_event_topic_partition_list(in->revoke)));
+	} else {
+		rd_kafka_resp_err_t err = rd_kafka_assign(in->rk, NULL);
+		if (err)
+			log_warn(in->log, "Kafka group error", LOG_STR("call", "unassign"),
+				 LOG_STR("detail", rd_kafka_err2str(err)));
+	}
+	for (size_t i = 0; i < in->n_revoked; i++) {
+		drop_stale(in->revoked[i]);
+		part_free(in->revoked[i]);
+	}
+	free(in->revoked);
+	in->revoked = NULL;
+	in->n_revoked = 0;
+	in->unassign_by_us = 0;
+	rd_kafka_event_destroy(in->revoke);
+	in->revoke = NULL;
+	kafka_group_ask(in);
+}
+
+static void on_revoked(struct kafka_in *in, rd_kafka_event_t *ev)
+{
+	const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(ev);
+
+	in->epoch++;
+	in->revoke = ev;
+	in->is_lost = rd_kafka_assignment_lost(in->rk);
+	in->is_member &= !in->is_lost;
+	in->revoked = xcalloc((size_t)list->cnt + 1, sizeof(struct kafka_part *));
+	for (int i = 0; i < list->cnt; i++) {
+		struct kafka_part *part = find(in, list->elems[i].topic, list->elems[i].partition);
+		if (part)
+			in->revoked[in->n_revoked++] = part;
+	}
+	if (in->n_revoked)
+		in->events->on_revoke(in->ctx, in->revoked, in->n_revoked, in->is_lost);
+	else
+		finish_unassign(in);
+}
+
+void kafka_in_revoked(struct kafka_in *in)
+{
+	assert(in->revoke && !in->unassign_by_us);
+	for (size_t i = 0; i < in->n_revoked; i++) {
+		in->revoked[i]->ctx = NULL;
+		in->revoked[i]->has_begun = false; /* nothing more of it is read */
+		list_remove(&in->revoked[i]->node);
+	}
+	/* A commit that meets the new generation would cost the assignment. */
+	if (in->is_committing && !in->is_lost)
+		in->unassign_by_us = loop_now_us(in->loop) + COMMIT_WAIT_US;
+	else
+		finish_unassign(in);
+}
+
+void kafka_group_tick(struct kafka_in *in)
+{
+	if (in->unassign_by_us && (!in->is_committing || loop_now_us(in->loop) >= in->unassign_by_us))
+		finish_unassign(in);
+}
+
+void kafka_group_on_rebalance(struct kafka_in *in, rd_kafka_event_t *ev)
+{
+	const char *protocol = rd_kafka_rebalance_protocol(in->rk);
+
+	in->is_cooperative = protocol && strcmp(protocol, "COOPERATIVE") == 0;
+	assert(!in->revoke); /* librdkafka waits for our answer before the next one */
+	if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+		on_assigned(in, rd_kafka_event_topic_partition_list(ev));
+		rd_kafka_event_destroy(ev);
+	} else {
+		on_revoked(in, ev);
+	}
+}
+
+/* ---- commits ---- */
+
+void kafka_group_on_commit(struct kafka_in *in, rd_kafka_event_t *ev)
+{
+	rd_kafka_resp_err_t err = rd_kafka_event_error(ev);
+	const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(ev);
+	char detail[256] = "";
+
+	if (rd_kafka_event_opaque(ev) != in || !in->is_committing)
+		return;
+	in->is_committing = false;
+	if (err)
+		snprintf(detail, sizeof(detail), "%s", rd_kafka_err2str(err));
+	for (int i = 0; list && i < list->cnt && !*detail; i++) {
+		const rd_kafka_topic_partition_t *row = &list->elems[i];
+		if (row->err)
+			snprintf(detail, sizeof(detail), "%s [%d]: %s", row->topic, row->partition, rd_kafka_err2str(row->err));
+	}
+	in->events->on_committed(in->ctx, *detail ? -ERR_KAFKA : 0, detail);
+}
+
+/* ---- the end ---- */
+
+void kafka_group_done(struct kafka_in *in)
+{
+	for (size_t i = 0; i < in->n_revoked; i++)
+		part_free(in->revoked[i]);
+	free(in->revoked);
+	LIST_EACH(&in->parts, part, struct kafka_part, node) {
+		part_free(part);
+	}
+	if (in->revoke)
+		rd_kafka_event_destroy(in->revoke);
+}

@@ -1,0 +1,154 @@
+/* Every 2 s on the helper: is a broker there, are our topics, are we a member? */
+#include "kafka_internal.h"
+
+#include "clock.h"
+#include "err.h"
+
+#include <stdio.h>
+
+#define PROBE_US (2 * US_PER_S)
+#define PROBE_TIMEOUT_MS 1500
+
+/* ---- on the helper ---- */
+
+static bool ask_member(struct kafka_in *in)
+{
+	char *id = rd_kafka_memberid(in->rk);
+	bool has_id = id && *id;
+
+	if (id)
+		rd_kafka_mem_free(in->rk, id);
+	return has_id;
+}
+
+static rd_kafka_resp_err_t ask_topic(struct kafka_in *in, size_t i, int timeout_ms)
+{
+	const struct rd_kafka_metadata *md;
+	rd_kafka_resp_err_t err = rd_kafka_metadata(in->admin, 0, in->topics[i], &md, timeout_ms);
+
+	if (err)
+		return err;
+	rd_kafka_resp_err_t topic_err = md->topic_cnt ? md->topics[0].err : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+	/* Not allowed to see it, or without a leader for now: not the same as missing. */
+	in->probe.is_missing[i] = topic_err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+				  topic_err == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+	rd_kafka_metadata_destroy(md);
+	return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+static void run(void *ctx)
+{
+	struct kafka_in *in = ctx;
+	struct kafka_probe *probe = &in->probe;
+	int64_t until_us = clock_now_us() + PROBE_TIMEOUT_MS * US_PER_MS;
+
+	probe->has_member_id = ask_member(in);
+	probe->err = RD_KAFKA_RESP_ERR_NO_ERROR;
+	for (size_t i = 0; i < in->n_topics && !probe->err; i++)
+		probe->err = ask_topic(in, i, (int)MAX((until_us - clock_now_us()) / US_PER_MS, 1));
+}
+
+/* ---- on the loop ---- */
+
+/* The group looks at its topics only every few minutes. */
+static void on_appeared(struct kafka_in *in)
+{
+	char *error = NULL;
+
+	if (in->is_closing || in->revoke)
+		return;
+	if (kafka_in_subscribe(in, &error))
+		log_warn(in->log, "Kafka group error", LOG_STR("call", "subscribe"), LOG_STR("detail", error));
+	free(error);
+}
+
+static void take_topics(struct kafka_in *in)
+{
+	bool has_appeared = false;
+
+	in->state = KAFKA_STATE_OK;
+	*in->detail = '\0';
+	for (size_t i = 0; i < in->n_topics; i++) {
+		bool is_missing = in->probe.is_missing[i];
+		if (is_missing && in->state == KAFKA_STATE_OK) {
+			in->state = KAFKA_STATE_NO_TOPIC;
+			snprintf(in->detail, sizeof(in->detail), "%s", rd_kafka_topic_name(in->topics[i]));
+		}
+		has_appeared |= i < in->n_job_topics && in->is_missing[i] && !is_missing;
+		in->is_missing[i] = is_missing;
+	}
+	if (has_appeared)
+		on_appeared(in);
+}
+
+static void done(void *ctx)
+{
+	struct kafka_in *in = ctx;
+	struct kafka_probe *probe = &in->probe;
+
+	probe->is_pending = false;
+	if (probe->epoch == in->epoch && !probe->has_member_id)
+		in->is_member = false;
+	if (probe->err) {
+		in->state = KAFKA_STATE_NO_BROKER;
+		snprintf(in->detail, sizeof(in->detail), "%s",
+			 *in->broker_error ? in->broker_error : rd_kafka_err2str(probe->err));
+	} else {
+		*in->broker_error = '\0';
+		take_topics(in);
+	}
+}
+
+static void on_timer(void *ctx)
+{
+	struct kafka_in *in = ctx;
+	struct kafka_probe *probe = &in->probe;
+
+	loop_timer_set(&probe->timer, loop_now_us(in->loop) + PROBE_US);
+	if (probe->is_pending)
+		return;
+	probe->is_pending = true;
+	probe->epoch = in->epoch;
+	helper_submit(in->helper, &probe->job);
+}
+
+/* ---- the start and the end ---- */
+
+static void add_topic(struct kafka_in *in, const char *name)
+{
+	for (size_t i = 0; i < in->n_topics; i++)
+		if (strcmp(rd_kafka_topic_name(in->topics[i]), name) == 0)
+			return;
+	in->topics[in->n_topics] = rd_kafka_topic_new(in->admin, name, NULL);
+	in->n_topics += in->topics[in->n_topics] != NULL;
+}
+
+int kafka_probe_init(struct kafka_in *in, char **ret_error)
+{
+	size_t n = in->plan ? in->n_plan : in->opts->jobs_topic.n;
+
+	for (size_t i = 0; i < n && in->n_topics < KAFKA_TOPICS_MAX - 1; i++)
+		add_topic(in, in->plan ? in->plan[i].topic : in->opts->jobs_topic.v[i]);
+	in->n_job_topics = in->n_topics;
+	add_topic(in, in->opts->results_topic);
+	loop_timer_init(in->loop, &in->probe.timer, on_timer, in);
+	in->probe.job = (struct helper_job){.run = run, .done = done, .ctx = in};
+	in->state = KAFKA_STATE_NO_BROKER;
+	snprintf(in->detail, sizeof(in->detail), "no answer yet");
+	if (!in->n_job_topics) {
+		*ret_error = xstrdup("jobs.topic is empty: name at least one topic");
+		return -ERR_INVALID;
+	}
+	loop_timer_set(&in->probe.timer, loop_now_us(in->loop));
+	return 0;
+}
+
+bool kafka_probe_done(struct kafka_in *in, int64_t wait_ms)
+{
+	loop_timer_done(&in->probe.timer);
+	if (in->probe.is_pending && !helper_cancel(in->helper, &in->probe.job, wait_ms))
+		return false;
+	for (size_t i = 0; i < in->n_topics; i++)
+		rd_kafka_topic_destroy(in->topics[i]);
+	return true;
+}
