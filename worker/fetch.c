@@ -1,5 +1,6 @@
 /* fetch - transfers on lanes, happy path first:
- * fetch_start -> options, addresses, curl_multi_add_handle -> the hook runs the lane -> sockets -> lane_drain -> transfer_end
+ * fetch_start -> options, addresses, curl_multi_add_handle -> the hook runs the lane -> sockets -> lane_drain ->
+ * transfer_end
  * -> the done list -> the hook calls the owner.
  *
  * Ends otherwise by: fetch_cancel (no callback), a deadline of ours (total, stall), a cap (fetch_recv.c), the guard
@@ -364,6 +365,7 @@ struct fetch *fetch_new(struct loop *loop, struct metrics *metrics, struct log *
 	fetch->md = EVP_MD_CTX_new();
 	if (!fetch->sha256 || !fetch->md)
 		abort();
+	opts_init(fetch);
 	for (size_t i = 0; i < LANES; i++)
 		fetch->lanes[i] = lane_new(fetch);
 	loop_timer_init(loop, &fetch->timer, on_loop_timer, fetch);

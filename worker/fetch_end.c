@@ -83,10 +83,10 @@ static enum err err_of_curl(struct transfer *t, CURLcode code)
 		return ERR_NONE;
 	if (code == CURLE_COULDNT_CONNECT)
 		return err_of_connect(t);
-	/* 7.88 has no code of its own for these two. */
+	/* libcurl has no code of its own for these two. */
 	if (code == CURLE_OUT_OF_MEMORY && t->is_sent && !t->is_block_ended)
-		return ERR_HEADERS_TOO_LARGE; /* one line over its 100 KiB */
-	if (code == CURLE_RECV_ERROR && strstr(t->errbuf, "chunked-encoding"))
+		return ERR_HEADERS_TOO_LARGE; /* 7.88: one line over its 100 KiB */
+	if (code == CURLE_RECV_ERROR && strstr(t->errbuf, "chunk"))
 		return ERR_HTTP_SYNTAX;
 	for (size_t i = 0; i < ARRAY_LEN(err_table); i++)
 		if (err_table[i].code == code)
@@ -134,7 +134,7 @@ static void set_answer(struct transfer *t)
 	}
 	resp->status = t->status;
 	curl_easy_getinfo(t->easy, CURLINFO_HTTP_VERSION, &version);
-	resp->http_version = version == CURL_HTTP_VERSION_1_0   ? 10
+	resp->http_version = version == CURL_HTTP_VERSION_1_0	? 10
 			     : version == CURL_HTTP_VERSION_1_1 ? 11
 			     : version == CURL_HTTP_VERSION_2_0 ? 20
 								: 0;

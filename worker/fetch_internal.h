@@ -8,8 +8,8 @@
  * fetch_end.c   what libcurl says at the end -> the rest of the response
  * fetch_tls.c   the shared certificate store
  *
- * No callback of libcurl frees anything, ends a transfer or calls the owner: a lane that has something to tell goes on the
- * list `work`, and the hook after the turn does the rest. */
+ * No callback of libcurl frees anything, ends a transfer or calls the owner: a lane that has something to tell goes on
+ * the list `work`, and the hook after the turn does the rest. */
 #ifndef GATHERD_FETCH_INTERNAL_H
 #define GATHERD_FETCH_INTERNAL_H
 
@@ -31,8 +31,8 @@
 #define PINS_MAX 256
 /* Easy handles kept for reuse: 5.6 KiB each. */
 #define POOL_MAX 1024
-/* Connections without a transfer, all lanes together: about 50 KiB each with TLS. Past it, hosts seen for the first time
- * are not kept. */
+/* Connections without a transfer, all lanes together: about 50 KiB each with TLS. Past it, hosts seen for the first
+ * time are not kept. */
 #define IDLE_MAX 4096
 /* libcurl's own limit, per lane: only a backstop, because it searches all connections for the oldest. */
 #define LANE_CONNECTIONS_MAX 4096L
@@ -45,13 +45,13 @@
 
 struct lane;
 
-/* A socket of libcurl, from OPENSOCKETFUNCTION to CLOSESOCKETFUNCTION. But 7.88 closes a socket that is not connected yet
- * without telling: such a one stays in the table, not armed, until its number comes again. */
+/* A socket of libcurl, from OPENSOCKETFUNCTION to CLOSESOCKETFUNCTION. But 7.88 closes a socket that is not connected
+ * yet without telling: such a one stays in the table, not armed, until its number comes again. */
 struct sock {
 	struct event event;
 	struct lane *lane;
-	short wanted;	  /* by libcurl: EV_READ, EV_WRITE; 0 = idle */
-	short armed;	  /* in libevent */
+	short wanted;	   /* by libcurl: EV_READ, EV_WRITE; 0 = idle */
+	short armed;	   /* in libevent */
 	bool is_connected; /* a request went over it: from here on its close is told */
 };
 
@@ -119,7 +119,7 @@ struct transfer {
 	bool is_block_ended, is_coded;
 	size_t header_lines, header_bytes;
 	int64_t decoded_bytes;
-	EVP_MD_CTX *md; /* HASH_ONLY; made once per transfer struct */
+	EVP_MD_CTX *md;	      /* HASH_ONLY; made once per transfer struct */
 	size_t counted_bytes; /* in fetch->bytes */
 	char errbuf[CURL_ERROR_SIZE];
 };
@@ -139,7 +139,8 @@ struct fetch {
 	size_t socks_cap, n_connected, idle_max;
 	struct list pool, running, done;
 	size_t bytes;
-	bool is_inside; /* of libcurl or of the hook: the work list is looked at after it */
+	bool is_inside;	 /* of libcurl or of the hook: the work list is looked at after it */
+	char accept[40]; /* content codings that libcurl can undo */
 	EVP_MD *sha256;
 	EVP_MD_CTX *md;
 };
@@ -175,7 +176,9 @@ void pin_feed_again(struct transfer *t);
 void pin_release(struct transfer *t);
 void pins_free(struct lane *lane);
 
-/* fetch_opts.c: on a reset handle. 0 or -ERR_SYSTEM. */
+/* fetch_opts.c */
+void opts_init(struct fetch *fetch);
+/* On a reset handle. 0 or -ERR_SYSTEM. */
 int opts_set(struct transfer *t, const struct fetch_request *req) MUST_CHECK;
 
 /* fetch_recv.c */

@@ -58,8 +58,8 @@ static void sock_add(struct fetch *fetch, struct lane *lane, int fd)
 	struct sock *sock = fetch->socks[fd];
 	if (!sock)
 		sock = fetch->socks[fd] = xcalloc(1, sizeof(*sock));
-	/* One that was closed behind our back gave us its number. When libcurl still wants something of the number, it does not
-	 * say so again: for it nothing has changed. */
+	/* One that was closed behind our back gave us its number. When libcurl still wants something of the number, it
+	 * does not say so again: for it nothing has changed. */
 	assert(!sock->is_connected);
 	short wanted = sock->lane == lane ? sock->wanted : 0;
 	sock_disarm(sock);
@@ -79,8 +79,8 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *so
 	sock->wanted = (short)((what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0));
 	if (what == CURL_POLL_REMOVE)
 		sock->wanted = 0;
-	/* A connection that goes idle stays armed for reading, as the next transfer on it will want: that saves two epoll_ctl
-	 * per transfer. Only if on_socket_close is sure to come, which disarms. */
+	/* A connection that goes idle stays armed for reading, as the next transfer on it will want: that saves two
+	 * epoll_ctl per transfer. Only if on_socket_close is sure to come, which disarms. */
 	if (!sock->wanted) {
 		if (sock->armed & EV_WRITE || !sock->is_connected)
 			sock_disarm(sock);

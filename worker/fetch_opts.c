@@ -1,6 +1,8 @@
-/* One request -> options of an easy handle that was just reset. Every job sets all of them, so none can leak into the next. */
+/* One request -> options of an easy handle that was just reset. Every job sets all of them, so none can leak into the
+ * next. */
 #include "fetch_internal.h"
 
+#include <stdio.h>
 #include <strings.h>
 
 /* 7.88 and 8.14 both take an option that the library was built without as an error: any error is one of ours. */
@@ -9,7 +11,8 @@ struct setter {
 	bool has_failed;
 };
 
-#define SET(setter, option, value) ((setter)->has_failed |= curl_easy_setopt((setter)->easy, (option), (value)) != CURLE_OK)
+#define SET(setter, option, value)                                                                                     \
+	((setter)->has_failed |= curl_easy_setopt((setter)->easy, (option), (value)) != CURLE_OK)
 
 static bool has_header(const struct fetch_request *req, const char *name)
 {
@@ -22,6 +25,16 @@ static bool has_header(const struct fetch_request *req, const char *name)
 static bool is_given(const char *text)
 {
 	return text && *text;
+}
+
+/* What ACCEPT_ENCODING "" means, which libcurl would put together for each request. */
+void opts_init(struct fetch *fetch)
+{
+	int features = curl_version_info(CURLVERSION_NOW)->features;
+
+	snprintf(fetch->accept, sizeof(fetch->accept), "%s%s%s",
+		 features & CURL_VERSION_LIBZ ? "deflate, gzip" : "identity",
+		 features & CURL_VERSION_BROTLI ? ", br" : "", features & CURL_VERSION_ZSTD ? ", zstd" : "");
 }
 
 /* ---- header lines: the nodes of the list and their text in one block ---- */
@@ -111,8 +124,8 @@ static void set_always(struct setter *s, struct transfer *t)
 	SET(s, CURLOPT_HEADERDATA, t);
 	SET(s, CURLOPT_WRITEFUNCTION, on_body);
 	SET(s, CURLOPT_WRITEDATA, t);
-	/* NOPROXY "*" keeps http_proxy of the environment away; FOLLOWLOCATION, cookies, .netrc, HTTP/0.9, HSTS and alt-svc are off
-	 * after a reset, and what matters for where a job may go is said again. */
+	/* NOPROXY "*" keeps http_proxy of the environment away; FOLLOWLOCATION, cookies, .netrc, HTTP/0.9, HSTS and
+	 * alt-svc are off after a reset, and what matters for where a job may go is said again. */
 	SET(s, CURLOPT_PROXY, "");
 	SET(s, CURLOPT_NOPROXY, "*");
 	SET(s, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -120,7 +133,7 @@ static void set_always(struct setter *s, struct transfer *t)
 	SET(s, CURLOPT_HTTP09_ALLOWED, 0L);
 	SET(s, CURLOPT_UNRESTRICTED_AUTH, 0L);
 	SET(s, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-	SET(s, CURLOPT_ACCEPT_ENCODING, "");
+	SET(s, CURLOPT_ACCEPT_ENCODING, t->fetch->accept);
 	SET(s, CURLOPT_MAXAGE_CONN, CONNECTION_AGE_MAX_S);
 	SET(s, CURLOPT_DNS_CACHE_TIMEOUT, -1L);
 }
@@ -151,7 +164,8 @@ static int on_prereq(void *ctx, char *peer_ip, char *local_ip, int peer_port, in
 	t->is_sent = true;
 	if (t->n_opened)
 		socket_connected(t, local_port);
-	address_print(&addr, t->resp->remote_ip);
+	memcpy(t->resp->remote_ip, peer_ip,
+	       MIN(strlen(peer_ip) + 1, sizeof(t->resp->remote_ip))); /* it was parsed: it fits */
 	t->resp->remote_port = (uint16_t)peer_port;
 	if (t->url->is_https)
 		tls_describe(t); /* the connection cannot be asked any more when the transfer is done */
@@ -194,8 +208,9 @@ static void set_tls(struct setter *s, struct transfer *t, const struct fetch_req
 	SET(s, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
 	SET(s, CURLOPT_SSL_CTX_DATA, t->fetch);
 #if LIBCURL_VERSION_NUM < 0x080c00
-	/* Before 8.12 sessions are kept per easy handle: of no use to the next host, and one that was made before a reload of
-	 * tls.ca would pass without a look at the certificate. Later ones are kept per multi and go with their lane. */
+	/* Before 8.12 sessions are kept per easy handle: of no use to the next host, and one that was made before a
+	 * reload of tls.ca would pass without a look at the certificate. Later ones are kept per multi and go with
+	 * their lane. */
 	SET(s, CURLOPT_SSL_SESSIONID_CACHE, 0L);
 #endif
 	SET(s, CURLOPT_SSL_VERIFYPEER, req->tls_verify ? 1L : 0L);

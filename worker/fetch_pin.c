@@ -1,10 +1,10 @@
-/* Addresses that libcurl was told. Its cache is per multi and never forgets here (DNS_CACHE_TIMEOUT -1), so a host is fed
- * once and again when its addresses change; when our memory of it goes, libcurl is told to forget it too.
+/* Addresses that libcurl was told. Its cache is per multi and never forgets here (DNS_CACHE_TIMEOUT -1), so a host is
+ * fed once and again when its addresses change; when our memory of it goes, libcurl is told to forget it too.
  *
- * Entries are the permanent kind (no '+'): a new one replaces them all the same, and with a time-out of -1 libcurl 8.14 drops
- * the other kind at the end of every transfer.
- * A transfer may find libcurl without the entry (its carrier was cancelled before it ran): then it fails before any
- * connect, and is started again with the addresses (pin_feed_again). */
+ * Entries are the permanent kind (no '+'): a new one replaces them all the same, and with a time-out of -1 libcurl 8.14
+ * drops the other kind at the end of every transfer. A transfer may find libcurl without the entry (its carrier was
+ * cancelled before it ran): then it fails before any connect, and is started again with the addresses (pin_feed_again).
+ */
 #include "fetch_internal.h"
 
 #include <stdio.h>
@@ -47,7 +47,8 @@ static void slist_feed(struct transfer *t)
 	for (size_t i = 0; i < t->addrs.n; i++) {
 		const struct address *addr = &t->addrs.v[i];
 		address_print(addr, ip);
-		len += snprintf(text + len, sizeof(text) - (size_t)len, addr->is_v6 ? "%s[%s]" : "%s%s", i ? "," : "", ip);
+		len +=
+		    snprintf(text + len, sizeof(text) - (size_t)len, addr->is_v6 ? "%s[%s]" : "%s%s", i ? "," : "", ip);
 	}
 	if (t->lane->drop) {
 		t->resolve = t->lane->drop;

@@ -1,10 +1,10 @@
-/* Bytes from the peer -> response, and the caps on them. All of it runs inside libcurl: returning short ends the transfer
- * with CURLE_WRITE_ERROR, and t->err or t->is_cut says why. */
+/* Bytes from the peer -> response, and the caps on them. All of it runs inside libcurl: returning short ends the
+ * transfer with CURLE_WRITE_ERROR, and t->err or t->is_cut says why. */
 #include "fetch_internal.h"
 
 #include <strings.h>
 
-#define HEADERS_FIRST 768
+#define HEADERS_FIRST 1024
 
 /* What the transfer holds has grown. */
 static void recv_count(struct transfer *t)
@@ -82,7 +82,8 @@ static int field_add(struct transfer *t, const char *line, size_t len)
 			len--;
 		}
 		headers->len -= 2;
-		return buf_add(headers, " ", 1) < 0 || buf_add(headers, line, len) < 0 || buf_add(headers, "\r\n", 2) < 0
+		return buf_add(headers, " ", 1) < 0 || buf_add(headers, line, len) < 0 ||
+			       buf_add(headers, "\r\n", 2) < 0
 			   ? -ERR_TOO_LARGE
 			   : 0;
 	}
@@ -92,7 +93,8 @@ static int field_add(struct transfer *t, const char *line, size_t len)
 	}
 	if ((line[0] | 0x20) == 'c' || (line[0] | 0x20) == 't')
 		t->is_coded |= line_says_coded(line, len);
-	uint8_t *to = headers->data ? buf_reserve(headers, len + 2) : buf_reserve(headers, MAX(len + 2, (size_t)HEADERS_FIRST));
+	uint8_t *to =
+	    headers->data ? buf_reserve(headers, len + 2) : buf_reserve(headers, MAX(len + 2, (size_t)HEADERS_FIRST));
 	if (!to)
 		return -ERR_TOO_LARGE;
 	memcpy(to, line, len);
@@ -149,8 +151,8 @@ static curl_off_t declared_bytes(const struct transfer *t)
 	return bytes;
 }
 
-/* During a transfer libcurl may count the bytes of its last read (16 KiB) only after it has decoded them: 7.88 with chunks,
- * 8.14 always. So there is a ratio that is certain, and one that is possible. */
+/* During a transfer libcurl may count the bytes of its last read (16 KiB) only after it has decoded them: 7.88 with
+ * chunks, 8.14 always. So there is a ratio that is certain, and one that is possible. */
 bool recv_is_bomb(const struct transfer *t)
 {
 	curl_off_t wire_max = wire_bytes(t) + CURL_MAX_WRITE_SIZE, declared = declared_bytes(t);

@@ -16,7 +16,8 @@ struct tls_store {
 /* The bundle that curl was built with is the distribution's. */
 static const char *system_bundle(void)
 {
-	const char *env = getenv(X509_get_default_cert_file_env()), *built_in = curl_version_info(CURLVERSION_NOW)->cainfo;
+	const char *env = getenv(X509_get_default_cert_file_env()),
+		   *built_in = curl_version_info(CURLVERSION_NOW)->cainfo;
 
 	if (env && *env)
 		return env;

@@ -1,6 +1,6 @@
 /* gatherd - the daemon: argv, settings, exit codes. Everything else is in the library. */
 #include "base.h"
-#include "check.h"
+#include "kafka_check.h"
 #include "lifecycle.h"
 #include "log.h"
 #include "metrics.h"
@@ -125,7 +125,7 @@ int main(int argc, char **argv)
 			fprintf(stderr, "gatherd: the settings are not usable:\n%s\n", errors ? errors : err_text(err));
 			code = EXIT_USAGE;
 		} else if (args.check) {
-			code = check_run(opts, stdout);
+			code = kafka_check(opts, stdout);
 			options_free(opts);
 		} else {
 			code = run(&args, opts);

@@ -384,10 +384,14 @@ def cause(w):
     return next((c for c in CAUSES if status == 503 and c in text), None)
 
 
+def large_and_small(t, nginx, prefix="job"):
+    return t.produce_jobs([f"{nginx.url}/64k" if i % 10 == 0 else f"{nginx.url}/1k" for i in range(200)], prefix=prefix)
+
+
 @pytest.mark.short
-def test_a_result_over_the_topics_limit_comes_without_its_body(broker, nginx, topics, start_worker):
+def test_a_result_over_the_topics_limit_is_cut_and_says_so(broker, nginx, topics, start_worker):
     t = topics(broker.bootstrap, results={"max_message_bytes": 20000})
-    jobs = t.produce_jobs([f"{nginx.url}/64k" if i % 10 == 0 else f"{nginx.url}/1k" for i in range(200)])
+    jobs = large_and_small(t, nginx)
     # The broker judges what it receives: a compressed body of one letter would pass.
     w = start_worker(t.options(host__inflight=1000, kafka__compression__type="none"))
     reader = t.reader()
@@ -396,6 +400,27 @@ def test_a_result_over_the_topics_limit_comes_without_its_body(broker, nginx, to
     large = [r for r in reader.results() if r.url.endswith("/64k")]
     assert len(large) == 20
     for r in large:
-        assert r.body == b""
+        # Cut to what the topic takes; without its body when the limit was not known in time.
+        assert len(r.body) < 20000
         assert r.truncated == t.result_pb2.TRUNCATED_LENGTH
+    assert all(len(r.body) == 1024 for r in reader.results() if r.url.endswith("/1k"))
+
+
+@pytest.mark.short
+def test_a_result_that_the_broker_refuses_comes_without_its_body(broker, nginx, topics, start_worker):
+    t = topics(broker.bootstrap)
+    w = start_worker(t.options(host__inflight=1000, kafka__compression__type="none"))
+    reader = t.reader()
+    before = large_and_small(t, nginx, "before")
+    reader.until(len(before))
+    # Under the worker's feet: it still believes in the old limit.
+    t.alter("results", max_message_bytes=20000)
+    after = large_and_small(t, nginx, "after")
+    finish(t, reader, before | after, w).assert_exact()
+    large = [r for r in reader.results() if r.url.endswith("/64k")]
+    assert all(len(r.body) == 65536 for r in large if r.job_id.startswith("before"))
+    late = [r for r in large if r.job_id.startswith("after")]
+    assert len(late) == 20 and all(r.truncated == t.result_pb2.TRUNCATED_LENGTH for r in late)
+    assert any(r.body == b"" for r in late)
+    # A batch is refused as a whole: the small ones in it lose nothing.
     assert all(len(r.body) == 1024 for r in reader.results() if r.url.endswith("/1k"))

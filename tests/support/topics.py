@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTO = ROOT / "proto"
@@ -124,6 +124,13 @@ class Topics:
         for future in self.admin.create_topics([topic], operation_timeout=30).values():
             future.result(60)
         return self.name(kind)
+
+    def alter(self, kind, **config):
+        """Changes a topic's settings, in Python's spelling."""
+        entries = [ConfigEntry(k.replace("_", "."), str(v), incremental_operation=AlterConfigOpType.SET) for k, v in config.items()]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.name(kind), incremental_configs=entries)
+        for future in self.admin.incremental_alter_configs([resource]).values():
+            future.result(30)
 
     def options(self, **more):
         """The daemon's settings for these topics; `more` in Python's spelling: host__inflight=8."""

@@ -120,25 +120,32 @@ static void long_values_are_cut(void **state)
 	}
 }
 
+static uint64_t random_next(uint64_t *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return *seed;
+}
+
 /* Any bytes at all, and too many of them: the line is one JSON object, and what fits is in it whole. */
 static void json_is_always_json(void **state)
 {
-	char values[8][LOG_VALUE_MAX + 100];
+	static const char *const keys[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+	char values[ARRAY_LEN(keys)][LOG_VALUE_MAX + 100];
 	struct log_field fields[10] = {{0}};
 	uint64_t seed = 7;
+	size_t n_cut = 0;
 
 	for (int round = 0; round < 500; round++) {
 		size_t n = 1 + (size_t)round % ARRAY_LEN(values);
 		memset(fields, 0, sizeof(fields));
 		for (size_t i = 0; i < n; i++) {
-			size_t len = (size_t)(seed >> 20) % sizeof(values[i]);
-			for (size_t j = 0; j < len; j++) {
-				seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-				values[i][j] = (char)(1 + (seed >> 33) % 255);
-			}
+			size_t len = random_next(&seed) % sizeof(values[i]);
+			for (size_t j = 0; j < len; j++)
+				values[i][j] = (char)(1 + random_next(&seed) % 255);
 			values[i][len ? len - 1 : 0] = '\0';
-			fields[i] = LOG_STR("v", values[i]);
-			fields[i].key = (const char *[]){"a", "b", "c", "d", "e", "f", "g", "h"}[i];
+			fields[i] = LOG_STR(keys[i], values[i]);
 		}
 		json_error_t error;
 		json_t *line = json_loads(line_of(LOG_JSON, "m", fields), 0, &error);
@@ -146,8 +153,30 @@ static void json_is_always_json(void **state)
 			fail_msg("round %d: %s", round, error.text);
 		bool is_cut = json_is_true(json_object_get(line, "cut"));
 		assert_true(is_cut ? json_object_size(line) <= 3 + n : json_object_size(line) == 3 + n);
+		n_cut += is_cut;
 		json_decref(line);
 	}
+	assert_true(n_cut > 0 && n_cut < 500);
+}
+
+/* Lines of every length around the longest one. */
+static void the_end_of_a_line_always_fits(void **state)
+{
+	char values[4][LOG_VALUE_MAX + 1] = {{0}};
+	struct log_field fields[] = {
+	    LOG_STR("a", values[0]), LOG_STR("b", values[1]), LOG_STR("c", values[2]), LOG_STR("d", values[3]), {0}};
+	size_t n_cut = 0;
+
+	for (size_t i = 0; i < 3; i++)
+		memset(values[i], 'x', LOG_VALUE_MAX);
+	for (size_t len = 0; len <= LOG_VALUE_MAX; len++) {
+		memset(values[3], 'y', len);
+		json_t *line = json_loads(line_of(LOG_JSON, "m", fields), 0, NULL);
+		assert_non_null(line);
+		n_cut += json_object_get(line, "cut") != NULL;
+		json_decref(line);
+	}
+	assert_true(n_cut > 0 && n_cut < LOG_VALUE_MAX);
 }
 
 static void fields_that_do_not_fit_are_left_out(void **state)
@@ -359,8 +388,8 @@ static size_t read_more(struct pipe_end *end, char *text, size_t len, size_t siz
 	return len + (size_t)n;
 }
 
-/* The one test that takes its second: the thread has to wake by itself. */
-static void the_sum_does_not_wait_for_the_next_line(void **state)
+/* The one test that takes its second. */
+static void the_thread_wakes_by_itself(void **state)
 {
 	struct pipe_end end;
 	char text[65536] = "";
@@ -372,7 +401,12 @@ static void the_sum_does_not_wait_for_the_next_line(void **state)
 		log_info(log, "storm");
 	while (count_of(text, "\n") < LOG_LIMIT_PER_S)
 		len = read_more(&end, text, len, sizeof(text));
-	/* The thread has nothing to do now. One of these is held back, even if the second has just ended. */
+	/* The thread has nothing to do now; a line wakes it. */
+	log_info(log, "wake");
+	while (!strstr(text, "msg=wake\n"))
+		len = read_more(&end, text, len, sizeof(text));
+	/* And a line that does not come sets its alarm. One of these is held back, even if the second has just ended.
+	 */
 	for (int i = 0; i <= LOG_LIMIT_PER_S; i++)
 		log_info(log, "storm");
 	while (!strstr(text, "of=storm count="))
@@ -422,18 +456,23 @@ static void a_blocked_pipe_blocks_nobody(void **state)
 	free(end.text);
 }
 
-/* In packet mode each write is a packet. */
+/* In packet mode each write is a packet, and each packet takes one of 16 places. */
 static void writes_end_with_a_line(void **state)
 {
 	int fds[2];
 	char packet[65536];
 	ssize_t n;
-	size_t n_lines = 0;
+	size_t n_full = 0, n_lines = 0;
 
-	assert_int_equal(pipe2(fds, O_DIRECT), 0);
+	assert_int_equal(pipe2(fds, O_DIRECT | O_NONBLOCK), 0);
+	while (write(fds[1], "full\n", 5) == 5)
+		n_full++;
+	assert_true(n_full >= 12);
 	struct log *log = log_new(fds[1], LOG_INFO, LOG_LOGFMT);
-	for (int i = 0; i < 30; i++)
-		write_numbered(log, "m", i);
+	for (int i = 0; i < 12; i++)
+		write_numbered(log, "m", i); /* they gather in the ring */
+	while (n_full--)
+		assert_int_equal(read(fds[0], packet, sizeof(packet)), 5);
 	log_free(log);
 	close(fds[1]);
 	while ((n = read(fds[0], packet, sizeof(packet) - 1)) > 0) {
@@ -442,7 +481,7 @@ static void writes_end_with_a_line(void **state)
 		assert_int_equal(packet[n - 1], '\n');
 		n_lines += count_of(packet, "\n");
 	}
-	assert_int_equal(n_lines, 30);
+	assert_int_equal(n_lines, 12);
 	close(fds[0]);
 }
 
@@ -541,13 +580,14 @@ int main(void)
 	    cmocka_unit_test(a_line_has_all_its_fields),
 	    cmocka_unit_test(long_values_are_cut),
 	    cmocka_unit_test(json_is_always_json),
+	    cmocka_unit_test(the_end_of_a_line_always_fits),
 	    cmocka_unit_test(fields_that_do_not_fit_are_left_out),
 	    cmocka_unit_test(one_message_is_limited_by_the_second),
 	    cmocka_unit_test(a_quiet_second_starts_anew),
 	    cmocka_unit_test(many_messages_need_no_more_memory),
 	    cmocka_unit_test(lines_come_out_in_order),
 	    cmocka_unit_test(a_storm_is_summed_up),
-	    cmocka_unit_test(the_sum_does_not_wait_for_the_next_line),
+	    cmocka_unit_test(the_thread_wakes_by_itself),
 	    cmocka_unit_test(a_blocked_pipe_blocks_nobody),
 	    cmocka_unit_test(writes_end_with_a_line),
 	    cmocka_unit_test(freeing_a_blocked_log_ends),

@@ -1,0 +1,124 @@
+#include "check.h"
+
+#include "pipeline.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define IS(machine, left, op, right, what)                                                                             \
+	do {                                                                                                           \
+		int64_t left_ = (int64_t)(left), right_ = (int64_t)(right);                                            \
+		if (!(left_ op right_))                                                                                \
+			fail("machine %d: %s: %s = %" PRId64 ", %s = %" PRId64, (machine)->id, what, #left, left_, #right, right_); \
+	} while (0)
+
+struct host_sums {
+	struct machine *machine;
+	int64_t inflight;
+};
+
+static void check_host(void *ctx, struct host *host)
+{
+	struct host_sums *sums = ctx;
+	int64_t cap = host_options(host)->host_inflight;
+
+	sums->inflight += host_inflight(host);
+	if (!sums->machine->was_reloaded)
+		IS(sums->machine, host_inflight(host), <=, cap, host_key(host));
+	/* Lines that wait for it are looked at again when a slot comes back, or at a time. */
+	if (!list_empty(host_lines(host)) && host_inflight(host) < cap && !host_timer(host)->place)
+		fail("machine %d: lines wait for %s, and nothing will wake them", sums->machine->id, host_key(host));
+}
+
+static bool memory_is_short(const struct pipeline *pl)
+{
+	return (int64_t)pipeline_bytes(pl) > pl->opts->memory_max / 100 * 85;
+}
+
+static void check_partition(struct machine *machine, const struct partition *part)
+{
+	const struct pipeline *pl = machine->pl;
+	const struct admit *adm = &pl->admit;
+
+	if (!machine->was_reloaded)
+		IS(machine, part->admit.inflight, <=, adm->part_inflight_max, "slots of a partition");
+	IS(machine, part->win ? (size_t)window_open(part->win) : 0, ==, part->open.len, "open jobs and open offsets");
+	if (part->win)
+		IS(machine, window_span(part->win), <=, MAX(pl->opts->partition_window, window_span(part->win) * !list_empty(&part->held)),
+		   "span of the window");
+	if (!list_empty(&part->held) && list_empty(&part->open))
+		fail("machine %d: records are held back, and nothing open will let them in", machine->id);
+	if (part->is_draining)
+		IS(machine, part->admit.waiting, ==, 0, "a draining partition starts nothing");
+	bool names_are_full = part->admit.resolving >= MAX(adm->part_inflight_max / 2, 1) ||
+			      adm->resolving >= MAX(adm->inflight_max / 2, 1);
+	bool slots_are_out = adm->inflight >= adm->inflight_max || part->admit.inflight >= adm->part_inflight_max;
+	if (machine->loop->is_again || memory_is_short(pl) || slots_are_out)
+		return;
+	if (!list_empty(&part->admit.ready))
+		fail("machine %d: partition %d has ready jobs and free slots, and the turn is over", machine->id,
+		     kafka_part_partition(part->kafka));
+	if (!list_empty(&part->admit.unnamed) && !names_are_full)
+		fail("machine %d: partition %d has lines that wait for a name without cause", machine->id,
+		     kafka_part_partition(part->kafka));
+}
+
+void check_machine(struct machine *machine)
+{
+	struct pipeline *pl = machine->pl;
+	const struct list *in = pl->tasks.in;
+	struct host_sums sums = {.machine = machine};
+	int64_t inflight = 0, waiting = 0, resolving = 0;
+
+	machine->pl_was_paused |= pl->is_paused || memory_is_short(pl);
+	IS(machine, in[TASK_NEW].len, ==, 0, "new jobs have a state after the turn");
+	IS(machine, in[TASK_WAITING].len, ==, pl->admit.waiting, "waiting");
+	IS(machine, in[TASK_RESOLVING].len, ==, pl->admit.resolving, "resolving");
+	IS(machine, in[TASK_RESOLVING].len + in[TASK_FETCHING].len, ==, pl->admit.inflight, "in flight");
+	if (!machine->was_reloaded)
+		IS(machine, pl->admit.inflight, <=, pl->admit.inflight_max, "slots of the process");
+	LIST_EACH(&pl->partitions, part, struct partition, node) {
+		check_partition(machine, part);
+		inflight += part->admit.inflight;
+		waiting += part->admit.waiting;
+		resolving += part->admit.resolving;
+	}
+	IS(machine, inflight, ==, pl->admit.inflight, "in flight by partition");
+	IS(machine, waiting, ==, pl->admit.waiting, "waiting by partition");
+	IS(machine, resolving, ==, pl->admit.resolving, "resolving by partition");
+	hosts_each(pl->admit.hosts, check_host, &sums);
+	IS(machine, sums.inflight, ==, pl->admit.inflight, "in flight by host");
+}
+
+void check_idle(struct machine *machine)
+{
+	const struct pipeline *pl = machine->pl;
+
+	for (int state = 0; state < TASK_STATES; state++)
+		if (!list_empty(&pl->tasks.in[state]))
+			fail("machine %d: %zu jobs in state %d when all is done", machine->id, pl->tasks.in[state].len, state);
+	IS(machine, pipeline_bytes(pl), ==, 0, "memory counted when nothing is held");
+	LIST_EACH(&pl->partitions, part, struct partition, node) {
+		IS(machine, part->open.len + part->held.len, ==, 0, "open jobs when all is done");
+		if (part->win && window_is_dirty(part->win))
+			fail("machine %d: something is not committed when all is done", machine->id);
+	}
+}
+
+void print_machine(const struct machine *machine)
+{
+	static const char *const names[TASK_STATES] = {"new", "later", "waiting", "resolving", "fetching", "backoff", "delivering"};
+	const struct pipeline *pl = machine->pl;
+
+	if (!machine->worker)
+		return;
+	fprintf(stderr, "m%d:", machine->id);
+	for (int state = 0; state < TASK_STATES; state++)
+		if (pl->tasks.in[state].len)
+			fprintf(stderr, " %s %zu", names[state], pl->tasks.in[state].len);
+	fprintf(stderr, " bytes %zu reading %d commit in flight %d\n", pipeline_bytes(pl), pl->is_reading, pl->commit_in_flight);
+	LIST_EACH(&pl->partitions, part, struct partition, node)
+		fprintf(stderr, "    partition %d: open %zu held %zu in flight %d waiting %d span %d dry %d may_read %d draining %d\n",
+			kafka_part_partition(part->kafka), part->open.len, part->held.len, part->admit.inflight, part->admit.waiting,
+			part->win ? window_span(part->win) : -1, part->is_dry, part->may_read, part->is_draining);
+}
