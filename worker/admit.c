@@ -118,12 +118,33 @@ static void host_wake(struct admit *adm, struct host *host, int64_t now_us)
 	}
 }
 
-static void part_name_freed(struct admit_part *part, int64_t now_us)
+/* Half of the slots, so that dead names cannot eat them all; always at least one. */
+static bool resolve_is_full(const struct admit_part *part)
+{
+	const struct admit *adm = part->admit;
+
+	return part->resolving >= MAX(adm->part_inflight_max / 2, 1) || adm->resolving >= MAX(adm->inflight_max / 2, 1);
+}
+
+/* The first line that waits for a name is looked at again. False when there is none, or no room for it. */
+static bool part_name_freed(struct admit_part *part, int64_t now_us)
 {
 	struct line *line = LIST_ENTRY(list_first(&part->unnamed), struct line, node);
 
-	if (line)
-		line_place(line, &part->ready, now_us);
+	if (!line || resolve_is_full(part))
+		return false;
+	line_place(line, &part->ready, now_us);
+	return true;
+}
+
+/* A line that was let go may have found its host busy, or its name known by now: the room is the next one's. */
+static bool any_name_freed(struct admit *adm, int64_t now_us)
+{
+	bool is_any = false;
+
+	LIST_EACH(&adm->resting, part, struct admit_part, node)
+		is_any |= part_name_freed(part, now_us);
+	return is_any;
 }
 
 struct wake {
@@ -208,14 +229,6 @@ void admit_leave(struct turn *turn, int64_t now_us)
 		line_place(line, NULL, now_us);
 }
 
-/* Half of the slots, so that dead names cannot eat them all; always at least one. */
-static bool resolve_is_full(const struct admit_part *part)
-{
-	const struct admit *adm = part->admit;
-
-	return part->resolving >= MAX(adm->part_inflight_max / 2, 1) || adm->resolving >= MAX(adm->inflight_max / 2, 1);
-}
-
 static void turn_start(struct turn *turn, int64_t now_us)
 {
 	struct admit_part *part = turn->part;
@@ -268,6 +281,8 @@ struct turn *admit_next(struct admit *adm, int64_t now_us)
 {
 	while (adm->inflight < adm->inflight_max) {
 		struct admit_part *part = LIST_ENTRY(list_first(&adm->ready), struct admit_part, node);
+		if (!part && any_name_freed(adm, now_us))
+			continue;
 		if (!part)
 			return NULL;
 		struct line *line = LIST_ENTRY(list_first(&part->ready), struct line, node);
@@ -308,18 +323,9 @@ void admit_set_resolving(struct turn *turn, bool is_resolving)
 
 	if (turn->is_resolving == is_resolving)
 		return;
-	bool was_full = adm->resolving >= MAX(adm->inflight_max / 2, 1);
 	turn->is_resolving = is_resolving;
 	part->resolving += is_resolving ? 1 : -1;
 	adm->resolving += is_resolving ? 1 : -1;
-	if (is_resolving)
-		return;
-	part_name_freed(part, turn->since_us);
-	if (was_full) {
-		/* The process was the limit: any partition may hold a line that waits for this. */
-		LIST_EACH(&adm->resting, other, struct admit_part, node)
-			part_name_freed(other, turn->since_us);
-	}
 }
 
 bool admit_release(struct turn *turn, int64_t now_us, enum host_report report, int err)

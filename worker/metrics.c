@@ -172,7 +172,7 @@ void metrics_print_docs(void *file)
 	char text[SECONDS_TEXT_MAX];
 
 	fprintf(file, "# Metrics of gatherd\n\n"
-		      "Generated from `worker/metrics.def`; do not edit.\n\n"
+		      "Generated from `worker/metrics.def` by `gatherd --metrics`; do not edit.\n\n"
 		      "Served at `/metrics` of `http.listen`, Prometheus text format 0.0.4.\n\n"
 		      "| name | type | labels | meaning |\n|---|---|---|---|\n");
 	for (size_t i = 0; i < ARRAY_LEN(metric_docs); i++)

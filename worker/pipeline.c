@@ -137,7 +137,7 @@ static void on_message(struct pipeline *pl, struct partition *part, const struct
 
 /* ---- 2. it waits for its turn ---- */
 
-/* When a waiting job is over: its deadline once it had a turn, expiry before that. */
+/* When a job that waits from now on is over: its deadline once it had a turn, expiry before that. */
 static int64_t waiting_until_us(struct pipeline *pl, const struct task *task)
 {
 	int64_t until_us = INT64_MAX;
@@ -145,17 +145,31 @@ static int64_t waiting_until_us(struct pipeline *pl, const struct task *task)
 	if (task->first_turn_us)
 		return task->first_turn_us + pl->opts->job_deadline * US_PER_MS;
 	if (pl->opts->job_wait)
-		until_us = task->arrived_us + pl->opts->job_wait * US_PER_MS;
+		until_us = loop_now_us(pl->loop) + pl->opts->job_wait * US_PER_MS;
 	if (task->job.expires_at_ms)
 		until_us = MIN(until_us, epoch_to_us(pl, task->job.expires_at_ms));
 	return until_us;
 }
 
+static void waited_too_long(struct pipeline *pl, struct task *task)
+{
+	if (task->first_turn_us)
+		finish(pl, task, -ERR_JOB_DEADLINE, NULL);
+	else if (task->job.expires_at_ms && task->job.expires_at_ms <= loop_epoch_ms(pl->loop))
+		finish(pl, task, -ERR_JOB_EXPIRED, NULL);
+	else
+		finish(pl, task, -ERR_JOB_WAITED, NULL);
+}
+
 static void enqueue(struct pipeline *pl, struct task *task)
 {
 	int64_t now_us = loop_now_us(pl->loop), until_us = waiting_until_us(pl, task);
-	struct host *host = hosts_get(pl->admit.hosts, task->url.key, profile_of_host(pl->opts, task->url.host), now_us);
 
+	if (until_us <= now_us) {
+		waited_too_long(pl, task);
+		return;
+	}
+	struct host *host = hosts_get(pl->admit.hosts, task->url.key, profile_of_host(pl->opts, task->url.host), now_us);
 	task_set_state(&pl->tasks, task, TASK_WAITING);
 	admit_wait(&task->partition->admit, &task->turn, host, now_us);
 	if (until_us != INT64_MAX)
@@ -171,12 +185,7 @@ static void on_timer(struct pipeline *pl, struct task *task)
 		return;
 	case TASK_WAITING:
 		admit_leave(&task->turn, loop_now_us(pl->loop));
-		if (task->first_turn_us)
-			finish(pl, task, -ERR_JOB_DEADLINE, NULL);
-		else if (task->job.expires_at_ms && task->job.expires_at_ms <= loop_epoch_ms(pl->loop))
-			finish(pl, task, -ERR_JOB_EXPIRED, NULL);
-		else
-			finish(pl, task, -ERR_JOB_WAITED, NULL);
+		waited_too_long(pl, task);
 		return;
 	default:
 		assert(!"a timer in a state that has none");

@@ -34,10 +34,24 @@ static size_t sequence(const uint8_t *s, size_t left)
 	return n;
 }
 
+/* Nearly all that comes is ASCII: eight bytes at a time. */
+static size_t ascii_len(const uint8_t *s, size_t len)
+{
+	uint64_t word;
+	size_t i = 0;
+
+	for (; len - i >= sizeof(word); i += sizeof(word)) {
+		memcpy(&word, s + i, sizeof(word));
+		if (word & UINT64_C(0x8080808080808080))
+			break;
+	}
+	return i;
+}
+
 size_t utf8_valid_len(const void *data, size_t len)
 {
 	const uint8_t *s = data;
-	size_t i = 0;
+	size_t i = len ? ascii_len(s, len) : 0;
 
 	while (i < len) {
 		size_t n = sequence(s + i, len - i);
