@@ -131,17 +131,19 @@ static bool part_name_freed(struct admit_part *part, int64_t now_us)
 {
 	struct line *line = LIST_ENTRY(list_first(&part->unnamed), struct line, node);
 
-	if (!line || resolve_is_full(part))
+	if (!line || part->inflight >= part->admit->part_inflight_max || resolve_is_full(part))
 		return false;
 	line_place(line, &part->ready, now_us);
 	return true;
 }
 
-/* A line that was let go may have found its host busy, or its name known by now: the room is the next one's. */
+/* The room for one name may be any partition's: the process may have been the limit. */
 static bool any_name_freed(struct admit *adm, int64_t now_us)
 {
 	bool is_any = false;
 
+	LIST_EACH(&adm->ready, part, struct admit_part, node)
+		is_any |= part_name_freed(part, now_us);
 	LIST_EACH(&adm->resting, part, struct admit_part, node)
 		is_any |= part_name_freed(part, now_us);
 	return is_any;
@@ -281,6 +283,7 @@ struct turn *admit_next(struct admit *adm, int64_t now_us)
 {
 	while (adm->inflight < adm->inflight_max) {
 		struct admit_part *part = LIST_ENTRY(list_first(&adm->ready), struct admit_part, node);
+		/* A line that was let go before may have found its host busy, or its name known by now: then the room is still there. */
 		if (!part && any_name_freed(adm, now_us))
 			continue;
 		if (!part)
@@ -326,6 +329,8 @@ void admit_set_resolving(struct turn *turn, bool is_resolving)
 	turn->is_resolving = is_resolving;
 	part->resolving += is_resolving ? 1 : -1;
 	adm->resolving += is_resolving ? 1 : -1;
+	if (!is_resolving)
+		any_name_freed(adm, turn->since_us);
 }
 
 bool admit_release(struct turn *turn, int64_t now_us, enum host_report report, int err)

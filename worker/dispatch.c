@@ -39,16 +39,26 @@ struct dispatch {
 
 static bool produce(struct dispatcher *disp, struct dispatch *dsp);
 
+/* Tried again a second after the first one failed: a stream of failures does not put it off. */
+static void push_failed(struct dispatcher *disp, struct dispatch *dsp)
+{
+	if (list_empty(&disp->failed))
+		loop_timer_set(&disp->again, loop_now_us(disp->loop) + AGAIN_US);
+	list_push(&disp->failed, &dsp->node);
+}
+
 static void on_again(void *ctx)
 {
 	struct dispatcher *disp = ctx;
-	size_t n = disp->failed.len;
+	struct list now;
+	struct dispatch *dsp;
 
-	while (n-- > 0) {
-		struct dispatch *dsp = LIST_ENTRY(list_pop(&disp->failed), struct dispatch, node);
-		if (!produce(disp, dsp))
-			return;
-	}
+	list_init(&now);
+	while ((dsp = LIST_ENTRY(list_pop(&disp->failed), struct dispatch, node)))
+		list_push(&now, &dsp->node);
+	/* Without room each of them becomes a stalled one. */
+	while ((dsp = LIST_ENTRY(list_pop(&now), struct dispatch, node)))
+		produce(disp, dsp);
 }
 
 struct dispatcher *dispatcher_new(struct loop *loop, struct metrics *metrics, struct log *log, const struct options *opts,
@@ -210,7 +220,7 @@ static void send_result(struct dispatcher *disp, struct task *task)
 	else
 		dsp->delivery.key = task->rec.key;
 
-	struct result res = task_result(task, disp->instance, loop_epoch_ms(disp->loop));
+	struct result res = task_result(task, disp->instance);
 	size_t record_max = kafka_out_record_max(disp->out), overhead = record_overhead(dsp);
 	size_t max = record_max > overhead + RESULT_BYTES_MIN ? record_max - overhead : RESULT_BYTES_MIN;
 	drop_payload(disp, dsp);
@@ -264,8 +274,7 @@ static void on_result_refused(struct dispatcher *disp, struct dispatch *dsp)
 		dsp->result_max = MAX(bytes / 2, (size_t)RESULT_BYTES_MIN);
 		if (bytes <= RESULT_BYTES_MIN * 2) {
 			/* Nothing smaller can be said: it waits until the topic takes it, and health says output_blocked. */
-			list_push(&disp->failed, &dsp->node);
-			loop_timer_set(&disp->again, loop_now_us(disp->loop) + AGAIN_US);
+			push_failed(disp, dsp);
 			return;
 		}
 	}
@@ -294,8 +303,7 @@ void dispatch_on_delivered(struct dispatcher *disp, struct delivery *delivery, i
 		dispatch_free_task(disp, dsp->task);
 	} else if (err && err != -ERR_KAFKA_TOO_LARGE) {
 		disp->metrics->results_reproduced++;
-		list_push(&disp->failed, &dsp->node);
-		loop_timer_set(&disp->again, loop_now_us(disp->loop) + AGAIN_US);
+		push_failed(disp, dsp);
 	} else if (delivery->topic == KAFKA_DEAD_LETTERS) {
 		on_dead_letter(disp, dsp, err);
 	} else if (err) {

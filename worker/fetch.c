@@ -60,7 +60,7 @@ static void transfer_put(struct transfer *t)
 	}
 	curl_easy_reset(t->easy);
 	free(t->header_block);
-	if (fetch->pool.len >= POOL_MAX) {
+	if (fetch->pool.len >= POOL_MAX || t->was_paused) {
 		transfer_free(t);
 		return;
 	}
@@ -149,16 +149,43 @@ static void on_loop_timer(void *ctx)
 	fetch_arm(fetch);
 }
 
+/* ---- connecting to the next address ---- */
+
+void transfer_nudge(struct transfer *t)
+{
+	if (t && t->lane && !t->is_sent && !t->is_dropping && !t->nudge.list)
+		list_push(&t->fetch->nudged, &t->nudge);
+}
+
+/* There is no call for it, but the end of a pause makes libcurl run a transfer. */
+static void nudge_all(struct fetch *fetch)
+{
+	struct list_node *node;
+
+	while ((node = list_pop(&fetch->nudged))) {
+		struct transfer *t = CONTAINER_OF(node, struct transfer, nudge);
+		if (t->is_sent || curl_easy_pause(t->easy, CURLPAUSE_RECV) != CURLE_OK)
+			continue;
+		curl_easy_pause(t->easy, CURLPAUSE_CONT);
+	}
+}
+
 /* ---- the end of a transfer ---- */
 
 /* Off the lane; what it holds stays until transfer_put. */
 static void transfer_detach(struct transfer *t)
 {
+	/* With HTTP/2, 7.88 keeps what came during a pause past the transfer and hands it to the next one on the same
+	 * handle: take it now, and do not use the handle again (transfer_put). */
+	t->is_dropping = true;
+	if (t->is_recv_paused)
+		curl_easy_pause(t->easy, CURLPAUSE_CONT);
 	curl_multi_remove_handle(t->lane->multi, t->easy);
 	heap_remove(&t->fetch->deadlines, &t->deadline);
 	pin_release(t);
 	t->lane->n_running--;
 	t->lane = NULL;
+	list_remove(&t->nudge);
 	list_remove(&t->node);
 }
 
@@ -204,6 +231,7 @@ static void on_after_turn(void *ctx)
 	struct list_node *node;
 
 	fetch->is_inside = true;
+	nudge_all(fetch);
 	/* What becomes due meanwhile has its run in the next turn, so that no lane keeps the loop. */
 	for (size_t n = fetch->work.len; n > 0 && (node = list_pop(&fetch->work)); n--) {
 		struct lane *lane = CONTAINER_OF(node, struct lane, work);
@@ -214,17 +242,28 @@ static void on_after_turn(void *ctx)
 	while ((node = list_first(&fetch->done)))
 		transfer_answer(CONTAINER_OF(node, struct transfer, node));
 	fetch->is_inside = false;
-	if (!list_empty(&fetch->work))
+	if (!list_empty(&fetch->work) || !list_empty(&fetch->nudged))
 		loop_again(fetch->loop);
 }
 
 /* ---- start, cancel, pause ---- */
 
+/* HTTP/2 has lanes of its own: 7.88 lets a request that wants 1.1 take a connection to the same host that speaks 2, and
+ * then reads its frames as an answer. */
+static struct lane *lane_for(struct fetch *fetch, uint32_t hash, bool is_http2)
+{
+	struct lane **lane = &fetch->lanes[is_http2][hash % LANES];
+
+	if (!*lane)
+		*lane = lane_new(fetch);
+	return *lane;
+}
+
 static void transfer_fill(struct transfer *t, const struct fetch_request *req)
 {
 	t->url = req->url;
 	t->key_hash = hash_text(req->url->key);
-	t->lane = t->fetch->lanes[(t->key_hash + (uint32_t)req->host_slot / SLOTS_PER_LANE) % LANES];
+	t->lane = lane_for(t->fetch, t->key_hash + (uint32_t)req->host_slot / SLOTS_PER_LANE, req->is_http2);
 	if (req->addrs && !req->url->is_literal) {
 		t->addrs.n = req->addrs->n;
 		memcpy(t->addrs.v, req->addrs->v, req->addrs->n * sizeof(req->addrs->v[0]));
@@ -310,9 +349,11 @@ void fetch_pause(struct transfer *t, bool is_paused)
 		return;
 	}
 	t->paused_us = now_us;
+	t->was_paused = true;
 	heap_remove(&t->fetch->deadlines, &t->deadline);
-	/* Before the request is out libcurl would forget it: then on_body says it. */
-	if (t->is_sent && curl_easy_pause(t->easy, CURLPAUSE_RECV) == CURLE_OK)
+	/* Before the headers are through, 7.88 would keep their lines in the wrong order or refuse: then on_body says
+	 * it. */
+	if (t->is_block_ended && recv_is_final(t->status) && curl_easy_pause(t->easy, CURLPAUSE_RECV) == CURLE_OK)
 		t->is_recv_paused = true;
 }
 
@@ -358,6 +399,7 @@ struct fetch *fetch_new(struct loop *loop, struct metrics *metrics, struct log *
 	list_init(&fetch->pool);
 	list_init(&fetch->running);
 	list_init(&fetch->done);
+	list_init(&fetch->nudged);
 	heap_init(&fetch->lane_timers);
 	heap_init(&fetch->deadlines);
 	/* Fetched once: by name each digest would search the providers. */
@@ -366,8 +408,6 @@ struct fetch *fetch_new(struct loop *loop, struct metrics *metrics, struct log *
 	if (!fetch->sha256 || !fetch->md)
 		abort();
 	opts_init(fetch);
-	for (size_t i = 0; i < LANES; i++)
-		fetch->lanes[i] = lane_new(fetch);
 	loop_timer_init(loop, &fetch->timer, on_loop_timer, fetch);
 	loop_after_turn(loop, on_after_turn, fetch);
 	return fetch;
@@ -381,6 +421,17 @@ static void list_free_all(struct list *list)
 		transfer_free(CONTAINER_OF(node, struct transfer, node));
 }
 
+/* libcurl has no call that drops idle connections, so a whole lane goes, with its last transfer. */
+static void lanes_retire(struct fetch *fetch)
+{
+	for (size_t i = 0; i < 2 * LANES; i++) {
+		struct lane **lane = &fetch->lanes[i / LANES][i % LANES];
+		if (*lane)
+			lane_retire(*lane);
+		*lane = NULL;
+	}
+}
+
 void fetch_free(struct fetch *fetch)
 {
 	struct list_node *node;
@@ -390,8 +441,7 @@ void fetch_free(struct fetch *fetch)
 	while ((node = list_first(&fetch->running)) || (node = list_first(&fetch->done)))
 		fetch_cancel(CONTAINER_OF(node, struct transfer, node));
 	list_free_all(&fetch->pool);
-	for (size_t i = 0; i < LANES; i++)
-		lane_free(fetch->lanes[i]);
+	lanes_retire(fetch); /* none runs anything */
 	loop_timer_done(&fetch->timer);
 	heap_done(&fetch->lane_timers);
 	heap_done(&fetch->deadlines);
@@ -411,10 +461,5 @@ void fetch_reload(struct fetch *fetch, const struct netguard *guard, struct tls_
 		tls_store_free(fetch->store);
 		fetch->store = store;
 	}
-	/* libcurl has no call that drops idle connections, so the whole lane goes, with its last transfer. */
-	for (size_t i = 0; i < LANES; i++) {
-		struct lane *old = fetch->lanes[i];
-		fetch->lanes[i] = lane_new(fetch);
-		lane_retire(old);
-	}
+	lanes_retire(fetch);
 }

@@ -78,7 +78,8 @@ struct lane {
 };
 
 struct transfer {
-	struct list_node node; /* in fetch->pool, running or done */
+	struct list_node node;	/* in fetch->pool, running or done */
+	struct list_node nudge; /* in fetch->nudged */
 	struct heap_node deadline;
 	struct fetch *fetch;
 	struct lane *lane;
@@ -107,6 +108,7 @@ struct transfer {
 	bool is_first_visit;		/* the host is new to its lane */
 	bool is_sent;			/* connected, the request goes out */
 	bool is_recv_paused;		/* libcurl knows of the pause */
+	bool was_paused, is_dropping;	/* is_dropping: what libcurl still has is thrown away */
 	bool is_missed, is_refed;	/* libcurl had no address; was told again */
 	bool is_cut;			/* we stopped at the cap and keep the prefix */
 	bool has_run;			/* libcurl has read the RESOLVE list */
@@ -130,7 +132,7 @@ struct fetch {
 	struct log *log;
 	const struct netguard *guard;
 	struct tls_store *store;
-	struct lane *lanes[LANES];
+	struct lane *lanes[2][LANES]; /* HTTP/1.1, HTTP/2; NULL = not used yet */
 	struct list retired, work;
 	struct heap lane_timers, deadlines;
 	struct loop_timer timer; /* for both heaps */
@@ -138,6 +140,7 @@ struct fetch {
 	struct sock **socks;	 /* by descriptor */
 	size_t socks_cap, n_connected, idle_max;
 	struct list pool, running, done;
+	struct list nudged; /* their connecting socket went: see transfer_nudge */
 	size_t bytes;
 	bool is_inside;	 /* of libcurl or of the hook: the work list is looked at after it */
 	char accept[40]; /* content codings that libcurl can undo */
@@ -148,6 +151,9 @@ struct fetch {
 /* fetch.c */
 /* Collects the response and puts it on the done list. code does not count when t->err is set. */
 void transfer_end(struct transfer *t, CURLcode code);
+/* For a transfer whose socket was closed before it was connected: libcurl 7.88 has the next address in hand then, but
+ * does nothing about it until it is run again, and asks for that only with its connect time-out. */
+void transfer_nudge(struct transfer *t);
 /* Sets the loop's timer when the first of the heaps became earlier. */
 void fetch_arm(struct fetch *fetch);
 

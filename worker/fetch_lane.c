@@ -69,6 +69,15 @@ static void sock_add(struct fetch *fetch, struct lane *lane, int fd)
 		sock_arm(sock, fd, wanted);
 }
 
+/* NULL for a handle that libcurl made for itself. */
+static struct transfer *transfer_of(CURL *easy)
+{
+	struct transfer *t = NULL;
+
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&t);
+	return t;
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *sock_ctx)
 {
 	struct lane *lane = ctx;
@@ -84,6 +93,8 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *so
 	if (!sock->wanted) {
 		if (sock->armed & EV_WRITE || !sock->is_connected)
 			sock_disarm(sock);
+		if (!sock->is_connected)
+			transfer_nudge(transfer_of(easy));
 	} else if (sock->armed != sock->wanted) {
 		sock_arm(sock, fd, sock->wanted);
 	}
@@ -201,13 +212,11 @@ void lane_drain(struct lane *lane)
 	int n_left;
 
 	while ((msg = curl_multi_info_read(lane->multi, &n_left))) {
-		struct transfer *t = NULL;
 		CURLcode code = msg->data.result;
 
 		if (msg->msg != CURLMSG_DONE)
 			continue;
-		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&t);
-		transfer_end(t, code); /* msg is gone now */
+		transfer_end(transfer_of(msg->easy_handle), code); /* msg is gone with it */
 	}
 	lane_release(lane);
 }

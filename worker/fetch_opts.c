@@ -185,8 +185,8 @@ static void set_network(struct setter *s, struct transfer *t, const struct fetch
 	SET(s, CURLOPT_CLOSESOCKETDATA, fetch); /* outlives the transfer with its connection */
 	SET(s, CURLOPT_PREREQFUNCTION, on_prereq);
 	SET(s, CURLOPT_PREREQDATA, t);
-	if (t->resolve)
-		SET(s, CURLOPT_RESOLVE, t->resolve);
+	/* NULL too: a reset leaves the list of a transfer that was cancelled before it ran. */
+	SET(s, CURLOPT_RESOLVE, t->resolve);
 	/* Also how libcurl shares the time between several addresses. The other times are ours. */
 	if (req->connect_ms > 0)
 		SET(s, CURLOPT_CONNECTTIMEOUT_MS, (long)req->connect_ms);

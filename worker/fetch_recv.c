@@ -103,31 +103,43 @@ static int field_add(struct transfer *t, const char *line, size_t len)
 	return 0;
 }
 
+/* 0, or -ERR_HEADERS_TOO_LARGE. */
+static int line_take(struct transfer *t, const char *line, size_t len)
+{
+	while (len && is_blank(line[len - 1]))
+		len--;
+	if (len == 0) {
+		t->is_block_ended = true;
+		return 0;
+	}
+	if (++t->header_lines > RESPONSE_HEADER_LINES_MAX || t->header_bytes > RESPONSE_HEADER_BYTES_MAX)
+		return -ERR_HEADERS_TOO_LARGE;
+	if (!is_status_line(t, line, len))
+		return field_add(t, line, len) < 0 ? -ERR_HEADERS_TOO_LARGE : 0;
+	t->status = status_parse(line, len);
+	t->is_block_ended = t->is_coded = false;
+	buf_clear(&t->resp->headers);
+	t->resp->headers_dropped = 0;
+	return 0;
+}
+
+/* One line; but trailers that came during a pause come all at once. */
 size_t on_header(char *data, size_t size, size_t n, void *ctx)
 {
 	struct transfer *t = ctx;
-	size_t len = size * n, line_len = len;
+	size_t len = size * n, from = 0;
 
+	if (t->is_dropping)
+		return len;
 	t->last_byte_us = loop_now_us(t->fetch->loop);
 	t->header_bytes += len;
-	while (line_len && is_blank(data[line_len - 1]))
-		line_len--;
-	if (line_len == 0) {
-		t->is_block_ended = true;
-		return len;
-	}
-	if (++t->header_lines > RESPONSE_HEADER_LINES_MAX || t->header_bytes > RESPONSE_HEADER_BYTES_MAX) {
-		t->err = -ERR_HEADERS_TOO_LARGE;
-		return 0;
-	}
-	if (is_status_line(t, data, line_len)) {
-		t->status = status_parse(data, line_len);
-		t->is_block_ended = t->is_coded = false;
-		buf_clear(&t->resp->headers);
-		t->resp->headers_dropped = 0;
-	} else if (field_add(t, data, line_len) < 0) {
-		t->err = -ERR_HEADERS_TOO_LARGE;
-		return 0;
+	while (from < len) {
+		const char *end = memchr(data + from, '\n', len - from);
+		size_t line_len = end ? (size_t)(end - data) + 1 - from : len - from;
+		t->err = line_take(t, data + from, line_len);
+		if (t->err)
+			return 0;
+		from += line_len;
 	}
 	recv_count(t);
 	return len;
@@ -212,6 +224,8 @@ size_t on_body(char *data, size_t size, size_t n, void *ctx)
 	struct response *resp = t->resp;
 	size_t len = size * n, room = t->body_max_bytes - (size_t)resp->body_length, keep = MIN(len, room);
 
+	if (t->is_dropping)
+		return len;
 	/* A pause that came before libcurl could take it. */
 	if (t->paused_us) {
 		t->is_recv_paused = true;

@@ -168,13 +168,12 @@ int job_decode(struct arena *arena, const struct record *rec, enum job_format fo
 	int check_err = job_check(arena, ret_job, now_epoch_ms, err ? &second_detail : ret_detail);
 
 	if (!ret_job->job_id)
-		ret_job->job_id =
-		    arena_printf(arena, "%s/%d/%lld", rec->topic, rec->partition, (long long)rec->offset);
+		ret_job->job_id = arena_printf(arena, "%s/%d/%lld", rec->topic, rec->partition, (long long)rec->offset);
 	if (!ret_job->url)
 		ret_job->url = "";
 	if (!ret_job->method)
 		ret_job->method = "GET";
-	if (!ret_job->body_mode)
+	if ((int)ret_job->body_mode <= 0 || ret_job->body_mode > BODY_MODE_NONE)
 		ret_job->body_mode = BODY_MODE_INLINE;
 	ret_job->traceparent = traceparent_of(arena, rec);
 	return err ? err : check_err;

@@ -1,10 +1,11 @@
 /* The rules that all job formats share: text, then headers, then numbers. */
 #include "err.h"
 #include "job_internal.h"
-#include "result.h"
 #include "utf8.h"
 
 #include <strings.h>
+
+#define SHA256_BYTES 32
 
 /* RFC 9110 5.6.2; not isalnum, which follows the locale. */
 static bool is_token_char(uint8_t c)
@@ -48,7 +49,8 @@ static bool is_utf8(const char *text)
 
 /* ---- text ---- */
 
-/* proto3 does not tell an empty string from an absent one. What is wrong is taken out: the result could not carry it. */
+/* proto3 does not tell an empty string from an absent one. What is wrong is taken out: the result could not carry it.
+ */
 static int check_strings(struct arena *arena, struct job *job, const char **ret_detail)
 {
 	const struct {
@@ -116,9 +118,8 @@ static int check_text(struct arena *arena, struct job *job, const char **ret_det
 
 static bool is_denied_header(const char *name)
 {
-	static const char *const denied[] = {"host",	   "content-length", "transfer-encoding",
-					     "connection", "keep-alive",     "te",
-					     "trailer",	   "upgrade",	     "expect"};
+	static const char *const denied[] = {"host", "content-length", "transfer-encoding", "connection", "keep-alive",
+					     "te",   "trailer",	       "upgrade",	    "expect"};
 
 	if (strncasecmp(name, "proxy-", 6) == 0)
 		return true;
@@ -169,7 +170,7 @@ static int check_request(struct arena *arena, const struct job *job, const char 
 
 /* ---- numbers and what the answer is compared with ---- */
 
-/* "text/html", "text/\*": a pattern that no answer can match would fail each of them, and late. */
+/* A pattern that no answer can match would fail every one of them, and late. */
 static bool is_media_pattern(const char *text)
 {
 	size_t len = token_len(text);
@@ -218,20 +219,12 @@ static int check_numbers(struct arena *arena, const struct job *job, const char 
 		if (numbers[i].value < 0)
 			return job_fault(arena, ret_detail, -ERR_JOB_FIELD, numbers[i].name,
 					 arena_printf(arena, "%lld is under 0", (long long)numbers[i].value));
-	if (job->prev_digest.len && job->prev_digest.len != DIGEST_BYTES)
+	if ((int)job->body_mode < 0 || job->body_mode > BODY_MODE_NONE)
+		return job_fault(arena, ret_detail, -ERR_JOB_FIELD, "body_mode",
+				 arena_printf(arena, "%d is not 0 to %d", (int)job->body_mode, BODY_MODE_NONE));
+	if (job->prev_digest.len && job->prev_digest.len != SHA256_BYTES)
 		return job_fault(arena, ret_detail, -ERR_JOB_FIELD, "prev_digest", "a SHA-256 has 32 bytes");
 	return 0;
-}
-
-static int check_body_mode(struct arena *arena, struct job *job, const char **ret_detail)
-{
-	int mode = (int)job->body_mode;
-
-	if (mode >= 0 && mode <= BODY_MODE_NONE)
-		return 0;
-	job->body_mode = BODY_MODE_INLINE;
-	return job_fault(arena, ret_detail, -ERR_JOB_FIELD, "body_mode",
-			 arena_printf(arena, "%d is not one of 0 to %d", mode, BODY_MODE_NONE));
 }
 
 int job_check(struct arena *arena, struct job *job, int64_t now_epoch_ms, const char **ret_detail)
@@ -242,8 +235,6 @@ int job_check(struct arena *arena, struct job *job, int64_t now_epoch_ms, const 
 		err = check_request(arena, job, ret_detail);
 	if (!err)
 		err = check_numbers(arena, job, ret_detail);
-	if (!err)
-		err = check_body_mode(arena, job, ret_detail);
 	if (!err)
 		err = check_expect(arena, job, ret_detail);
 	if (!err && job->not_before_at_ms - now_epoch_ms > JOB_NOT_BEFORE_MAX_MS)

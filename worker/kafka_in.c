@@ -112,7 +112,7 @@ static void on_tick(void *ctx)
 
 /* ---- the start ---- */
 
-int kafka_in_subscribe(struct kafka_in *in, char **ret_error)
+static int subscribe(struct kafka_in *in, char **ret_error)
 {
 	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)in->n_job_topics);
 
@@ -206,7 +206,7 @@ int kafka_in_new(struct loop *loop, struct helper *helper, struct metrics *metri
 	if (!err)
 		err = kafka_probe_init(in, ret_error);
 	if (!err)
-		err = kafka_in_subscribe(in, ret_error);
+		err = subscribe(in, ret_error);
 	if (err) {
 		kafka_in_free(in);
 		return err;

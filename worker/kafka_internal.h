@@ -123,9 +123,6 @@ struct kafka_in {
 	void *on_closed_ctx;
 };
 
-/* kafka_in.c */
-int kafka_in_subscribe(struct kafka_in *in, char **ret_error) MUST_CHECK;
-
 /* kafka_group.c */
 void kafka_group_on_rebalance(struct kafka_in *in, rd_kafka_event_t *ev); /* takes ev */
 void kafka_group_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev);

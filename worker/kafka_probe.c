@@ -36,11 +36,24 @@ static rd_kafka_resp_err_t ask_topic(struct kafka_in *in, size_t i, int timeout_
 	return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
+/* Of all topics, because only such an answer makes librdkafka look whether its subscription changed. Subscribing again instead
+ * would drop a join that is under way, and then nothing happened for 20 s (2.0.2). */
+static void refresh_group(struct kafka_in *in)
+{
+	const struct rd_kafka_metadata *md;
+
+	if (!rd_kafka_metadata(in->rk, 1, NULL, &md, PROBE_TIMEOUT_MS))
+		rd_kafka_metadata_destroy(md);
+}
+
 static void run(void *ctx)
 {
 	struct kafka_in *in = ctx;
 	struct kafka_probe *probe = &in->probe;
 	int64_t until_us = clock_now_us() + PROBE_TIMEOUT_MS * US_PER_MS;
+
+	if (probe->wants_refresh)
+		refresh_group(in);
 
 	probe->has_member_id = ask_member(in);
 	probe->err = RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -49,18 +62,6 @@ static void run(void *ctx)
 }
 
 /* ---- on the loop ---- */
-
-/* The group looks at its topics only every few minutes. */
-static void on_appeared(struct kafka_in *in)
-{
-	char *error = NULL;
-
-	if (in->is_closing || in->revoke)
-		return;
-	if (kafka_in_subscribe(in, &error))
-		log_warn(in->log, "Kafka group error", LOG_STR("call", "subscribe"), LOG_STR("detail", error));
-	free(error);
-}
 
 static void take_topics(struct kafka_in *in)
 {
@@ -77,8 +78,10 @@ static void take_topics(struct kafka_in *in)
 		has_appeared |= i < in->n_job_topics && in->is_missing[i] && !is_missing;
 		in->is_missing[i] = is_missing;
 	}
+	/* The group would see it at its next refresh only, half a minute later. */
+	in->probe.wants_refresh = has_appeared;
 	if (has_appeared)
-		on_appeared(in);
+		loop_timer_set(&in->probe.timer, loop_now_us(in->loop));
 }
 
 static void done(void *ctx)

@@ -321,7 +321,9 @@ static void tls_reload_done(void *ctx)
 	struct tls_reload *tls = ctx;
 	struct worker *worker = tls->worker;
 
-	if (tls->store)
+	if (worker->phase == PHASE_STOPPED)
+		tls_store_free(tls->store);
+	else if (tls->store)
 		fetch_reload(worker->pl.fetch, worker->guard, tls->store);
 	else
 		log_error(worker->log, "tls.ca was not loaded, the old store stays", LOG_STR("detail", tls->error));
@@ -423,6 +425,10 @@ static void on_turn(void *ctx)
 
 static void on_signal(void *ctx, int signum)
 {
+	struct worker *worker = ctx;
+
+	if (worker->phase == PHASE_STOPPED)
+		return;
 	if (signum == SIGHUP)
 		worker_reload(ctx);
 	else
@@ -536,7 +542,9 @@ void worker_free(struct worker *worker)
 	if (!worker)
 		return;
 	pl = &worker->pl;
-	worker->phase = PHASE_STOPPED;
+	worker->phase = PHASE_STOPPED; /* the loop turns once more for the helper: nothing below may be called from it */
+	loop_timer_done(&worker->cut);
+	loop_timer_done(&worker->second);
 	if (worker->httpd)
 		httpd_free(worker->httpd);
 	if (pl->out)
@@ -552,8 +560,6 @@ void worker_free(struct worker *worker)
 	while (helper_pending(worker->helper) && clock_now_us() < until_us)
 		loop_turn(worker->loop, 10 * US_PER_MS);
 	helper_free(worker->helper, 100);
-	loop_timer_done(&worker->cut);
-	loop_timer_done(&worker->second);
 	loop_free(worker->loop);
 	netguard_free(worker->old_guard);
 	netguard_free(worker->guard);

@@ -86,7 +86,12 @@ static inline struct list_node *list_pop(struct list *list)
 	return node;
 }
 
-#define LIST_ENTRY(node, type, member) ((node) ? CONTAINER_OF(node, type, member) : NULL)
+/* NULL stays NULL. `node` is looked at once: it may be a list_pop. */
+#define LIST_ENTRY(node, type, member)                                                                                 \
+	__extension__({                                                                                                \
+		struct list_node *entry_ = (node);                                                                     \
+		entry_ ? CONTAINER_OF(entry_, type, member) : NULL;                                                    \
+	})
 
 /* The body may remove `var`, but no other node. */
 #define LIST_EACH(list, var, type, member)                                                                             \

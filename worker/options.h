@@ -1,7 +1,7 @@
 /* options - every setting is one row of options.def: field, key, type, default, limits, live or restart, unit, help.
  *
- * Read order: defaults, file, environment (GATHERD_PARTITION_INFLIGHT), -o; the last wins; a repeated list key within one
- * source makes a list, a list key in a later source replaces the list.
+ * Read order: defaults, file, environment (GATHERD_PARTITION_INFLIGHT), -o; the last wins, and a repeated list key
+ * replaces the list.
  * File: `key = value`, `#` comments (a whole line, or after white space), list values split at white space, sections
  * `[host "GLOB"]` with the rows that are marked per host. No length limits but OPTIONS_FILE_MAX for the file.
  * Failure modes: unknown key, bad value, out of range, contradiction -> -ERR_INVALID and one sentence that names key, value,

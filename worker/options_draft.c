@@ -138,8 +138,7 @@ static void set_row(struct draft *draft, const char *source, int section, const 
 	    section < 0 ? option_at(draft->opts, row) : option_at_host(&draft->opts->sections[section].host, row);
 	char *must, text[SHOWN_MAX];
 
-	/* A list grows within one source, and a later source starts it anew. */
-	if (row->type == TYPE_LIST && draft->stages[i] != draft->stage)
+	if (row->type == TYPE_LIST)
 		option_free(row, at);
 	if (option_parse(row, at, value, &must)) {
 		draft_error(draft, source, "%s = %s: %s", row->key, shown(value, text), must);

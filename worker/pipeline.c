@@ -475,6 +475,7 @@ static void finish(struct pipeline *pl, struct task *task, int err, const char *
 	if (err && err != -ERR_HOST_DOWN)
 		task->outcome = err_outcome(err);
 	task->detail = detail;
+	task->end_at_ms = loop_epoch_ms(pl->loop);
 	task->retryable = err && retry_may_help(err, task->resp ? task->resp->status : 0);
 	task_set_state(&pl->tasks, task, TASK_DELIVERING);
 	dispatch_send(pl->dispatcher, task);

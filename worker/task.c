@@ -129,7 +129,7 @@ void task_set_response(struct task *task, struct response *resp)
 	task->resp = resp;
 }
 
-struct result task_result(const struct task *task, const char *instance, int64_t now_epoch_ms)
+struct result task_result(const struct task *task, const char *instance)
 {
 	const struct response *resp = task->resp;
 
@@ -155,7 +155,7 @@ struct result task_result(const struct task *task, const char *instance, int64_t
 		.politeness_us = task->turn.politeness_us,
 		.dns_us = task->dns_us,
 		.start_at_ms = task->start_at_ms,
-		.end_at_ms = now_epoch_ms,
+		.end_at_ms = task->end_at_ms,
 		.instance = instance,
 		.version = GATHERD_VERSION,
 		.strip_body = task->strip_body,

@@ -54,6 +54,7 @@ struct task {
 
 	int64_t arrived_us, arrived_at_ms;
 	int64_t first_turn_us, start_at_ms; /* 0 = no turn yet */
+	int64_t end_at_ms;                  /* when its outcome was known; a dead letter and the delivery come after it */
 	int64_t queued_us, dns_us;
 	int32_t attempts_made, hops;
 	struct attempt attempts[RESULT_ATTEMPTS_MAX]; /* the last ones */
@@ -95,7 +96,7 @@ int task_follow(struct task *task, const struct url *url, const struct response 
 /* Takes resp (may be NULL) in place of the one before. */
 void task_set_response(struct task *task, struct response *resp);
 /* What the result says of it. Views into the task. */
-struct result task_result(const struct task *task, const char *instance, int64_t now_epoch_ms);
+struct result task_result(const struct task *task, const char *instance);
 /* The job's headers without those that must not follow to another origin. */
 const struct header *task_headers(struct task *task, size_t *ret_n);
 

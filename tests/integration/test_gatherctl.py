@@ -123,6 +123,14 @@ def test_help_has_examples_and_the_man_page_has_each_option(command):
     assert max(map(len, done.stdout.splitlines())) <= 132
 
 
+def test_the_man_page_of_gatherd_has_each_option():
+    done = subprocess.run([worker.build_dir() / "gatherd", "--help"], capture_output=True, text=True, env=environment())
+    man = (ROOT / "docs/man/gatherd.1").read_text().replace("\\-", "-")
+    options = re.findall(r"(?<![\w-])--?[a-z]+", done.stdout)
+    assert done.returncode == 0 and len(options) >= 6
+    assert not [o for o in options if o not in man]
+
+
 def test_help_of_tail_names_each_outcome(protos):
     words = ctl("tail", "--help").stdout.split("outcomes:")[1].split("examples:")[0].split()
     names = [n.removeprefix("OUTCOME_") for n, number in protos[1].Outcome.items() if number]

@@ -122,6 +122,7 @@ void consumer_assign(struct kafka_in *in, const int32_t *partitions, size_t n);
 void consumer_revoke(struct kafka_in *in);
 void consumer_lost(struct kafka_in *in);
 void consumer_wake(struct kafka_in *in, int32_t partition);
+bool consumer_is_leaving(const struct kafka_in *in);
 struct member *consumer_member(const struct kafka_in *in);
 /* The term in which the machine owns the partition now; 0 = it does not. */
 int64_t consumer_term(const struct kafka_in *in, int32_t partition);

@@ -54,6 +54,11 @@ struct kafka_in {
 	uint8_t *views; /* what the last read gave */
 };
 
+bool consumer_is_leaving(const struct kafka_in *in)
+{
+	return in->is_closing;
+}
+
 struct member *consumer_member(const struct kafka_in *in)
 {
 	return in->member;
@@ -85,7 +90,8 @@ static void on_fetch(void *ctx)
 		event_set(&part->fetch, part->in->loop, broker_time(latency_us(FETCH_US)), on_fetch, part);
 		return;
 	}
-	part->fetched = MIN(part->fetched + rnd(64) + 1, log->n_visible);
+	size_t more = rnd(64) + 1; /* MIN looks at its arguments twice */
+	part->fetched = MIN(part->fetched + more, log->n_visible);
 	if (part->fetched < log->n_visible)
 		event_set(&part->fetch, part->in->loop, world.now_us + latency_us(FETCH_US), on_fetch, part);
 	part->in->events->on_wake(part->in->ctx);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #define BODY_SMALL 2000
+#define RELOAD_GRACE_US (5 * US_PER_S)
 
 struct net net;
 
@@ -39,6 +40,7 @@ void net_start(double trouble, int64_t body_max)
 {
 	net.n_origins = rnd(ORIGINS_MAX) + 1;
 	net.body_max = body_max;
+	memset(net.origins, 0, sizeof(net.origins));
 	for (size_t i = 0; i < net.n_origins; i++)
 		origin_start(&net.origins[i], i, trouble);
 }
@@ -442,9 +444,13 @@ static void plan(struct transfer *transfer, const struct fetch_request *req)
 /* The origin counts for itself, whatever the worker believes. */
 static void check_caps(const struct fetch *fetch, const struct transfer *mine, const struct task *task)
 {
-	const struct options *opts = fetch->loop->machine->opts;
+	const struct machine *machine = fetch->loop->machine;
+	const struct options *opts = machine->opts;
 	int64_t host = 1, partition = 1;
 
+	/* Who waited for a name when the limits were lowered has its slots. */
+	if (machine->was_reloaded && (machine->was_frozen || world.now_us < machine->reload_us + RELOAD_GRACE_US))
+		return;
 	LIST_EACH(&fetch->transfers, other, struct transfer, node) {
 		host += other->origin == mine->origin && other->is_https == mine->is_https;
 		partition += ((struct task *)other->ctx)->partition == task->partition;
@@ -452,7 +458,8 @@ static void check_caps(const struct fetch *fetch, const struct transfer *mine, c
 	if (host > opts->host.host_inflight)
 		fail("machine %d: %d transfers of one host", fetch->loop->machine->id, (int)host);
 	if (partition > opts->partition_inflight)
-		fail("machine %d: %d transfers of one partition", fetch->loop->machine->id, (int)partition);
+		fail("machine %d: %d transfers of one partition, %d of its slots are taken, it has %d", fetch->loop->machine->id,
+		     (int)partition, task->partition->admit.inflight, (int)opts->partition_inflight);
 	if ((int64_t)fetch->transfers.len + 1 > opts->inflight)
 		fail("machine %d: %zu transfers", fetch->loop->machine->id, fetch->transfers.len + 1);
 }

@@ -17,7 +17,7 @@ struct origin {
 };
 
 struct net {
-	struct origin origins[ORIGINS_MAX];
+	struct origin origins[ORIGINS_MAX + 1]; /* the one past the last is a name that nobody has */
 	size_t n_origins;
 	int64_t body_max;
 	int64_t n_redirects;

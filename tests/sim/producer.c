@@ -70,7 +70,7 @@ static bool may_be(enum job_kind kind, enum outcome outcome)
 	case JOB_BAD_PORT:
 		return outcome == OUTCOME_BLOCKED_POLICY;
 	case JOB_PRIVATE:
-		return outcome == OUTCOME_BLOCKED_ADDRESS;
+		return outcome == OUTCOME_BLOCKED_ADDRESS || outcome == OUTCOME_EXPIRED; /* job.wait */
 	case JOB_EXPIRED:
 		return outcome == OUTCOME_EXPIRED;
 	default:
@@ -91,7 +91,7 @@ static void check_result(const struct kafka_out *out, const struct rec *rec, con
 		fail("job %" PRId64 ": %s with an error, or without one", rec->offset, outcome_name((enum outcome)res->outcome));
 	if (!*res->job_id)
 		fail("job %" PRId64 ": a result without a job id", rec->offset);
-	if (took_ms > most_ms && !out->machine->was_frozen && !out->machine->pl_was_paused)
+	if (took_ms > most_ms && !out->machine->was_reloaded && !out->machine->was_frozen && !out->machine->pl_was_paused)
 		fail("job %" PRId64 " took %" PRId64 " ms, job.deadline is %" PRId64 " ms", rec->offset, took_ms,
 		     out->opts->job_deadline);
 }
@@ -130,7 +130,7 @@ static struct rec *open_dead_letter(const struct kafka_out *out, struct sending 
 	sending->partition = (int32_t)header_number(delivery, "gatherd-dlq-partition");
 	rec = broker_find(sending->partition, header_number(delivery, "gatherd-dlq-offset"));
 	if (!rec)
-		fail("machine %d produced a dead letter of no job", out->machine->id);
+		fail("machine %d produced a dead letter of no job: %d/%" PRId64, out->machine->id, sending->partition, header_number(delivery, "gatherd-dlq-offset"));
 	if (delivery->value.len != rec->len || (rec->len && memcmp(delivery->value.data, rec->value, rec->len) != 0) ||
 	    (delivery->value.data == NULL) != (rec->value == NULL))
 		fail("job %" PRId64 ": the dead letter is not the record byte for byte", rec->offset);
@@ -174,12 +174,12 @@ static void on_answer(void *ctx)
 
 	if (!err && delivery->topic == KAFKA_RESULTS && out->machine->in &&
 	    consumer_term(out->machine->in, sending->partition) == sending->term)
-		rec->acked_term = sending->term;
+		rec->acked_term = MAX(rec->acked_term, sending->term); /* a late one may belong to an older term */
 	trace(out->machine, err ? "not delivered" : "delivered", rec->offset, err);
 	sending_free(sending);
 	out->events->on_delivered(out->ctx, delivery, err);
-	if (out->is_full && world.now_us >= broker.full_until_us)
-		on_room(out);
+	if (out->is_full)
+		event_set(&out->room, out->loop, broker.full_until_us, on_room, out);
 }
 
 static void append(struct sending *sending)
@@ -225,7 +225,7 @@ int kafka_out_produce(struct kafka_out *out, struct delivery *delivery)
 	if (world.now_us < broker.full_until_us || out->sendings.len >= broker.producer_room) {
 		out->is_full = true;
 		broker.queue_full++;
-		if (world.now_us < broker.full_until_us)
+		if (!out->sendings.len)
 			event_set(&out->room, out->loop, broker.full_until_us, on_room, out);
 		return -ERR_FULL;
 	}
@@ -283,4 +283,16 @@ void kafka_out_free(struct kafka_out *out)
 	event_clear(&out->room);
 	out->machine->out = NULL;
 	free(out);
+}
+
+/* What the sockets have taken goes on. */
+void kafka_out_purge(struct kafka_out *out)
+{
+	LIST_EACH(&out->sendings, sending, struct sending, node) {
+		if (!sending->arrives.due.place || (world.now_us >= world.outage_until_us && chance(0.5)))
+			continue;
+		event_clear(&sending->arrives);
+		sending->err = -ERR_KAFKA;
+		event_set(&sending->answers, out->loop, world.now_us, on_answer, sending);
+	}
 }

@@ -19,7 +19,19 @@
 #include <time.h>
 #include <unistd.h>
 
-void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
+/* A sanitizer's finding becomes a SIGABRT, so that on_abort can tell the seed. */
+const char *__asan_default_options(void);
+const char *__ubsan_default_options(void);
+
+const char *__asan_default_options(void)
+{
+	return "abort_on_error=1";
+}
+
+const char *__ubsan_default_options(void)
+{
+	return "abort_on_error=1:print_stacktrace=1";
+}
 
 /* Seeds that found something once. */
 static const uint64_t regressions[] = {1};
@@ -87,8 +99,6 @@ int main(int argc, char **argv)
 	}
 	signal(SIGABRT, on_abort);
 	signal(SIGSEGV, on_abort);
-	if (__sanitizer_set_death_callback)
-		__sanitizer_set_death_callback(print_history);
 	for (size_t i = 0; i < ARRAY_LEN(regressions) && !has_seed; i++)
 		history_run(regressions[i], is_calm);
 	seed = has_seed ? seed : fresh_seed();

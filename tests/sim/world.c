@@ -1,6 +1,7 @@
 #include "world.h"
 
 #include "helper.h"
+#include "history.h"
 #include "httpd.h"
 
 #include <inttypes.h>
@@ -85,6 +86,7 @@ void print_history(void)
 	fflush(stdout);
 	for (uint64_t i = first; !is_aloud && i < n_lines; i++)
 		print_line(stderr, &lines[i % TRACE_LINES]);
+	history_print();
 	fprintf(stderr, "seed %" PRIu64 " at %.6f s, step %" PRIu64 ": repeat with  sim --seed %" PRIu64 " -v\n", world.seed,
 		(double)world.now_us / 1e6, world.n_steps, world.seed);
 }

@@ -55,6 +55,7 @@ struct machine {
 	int64_t stop_at_us; /* SIGTERM came; 0 = no */
 	bool was_frozen, pl_was_paused; /* time went by in which its jobs could do nothing */
 	bool was_reloaded;		/* its limits were others before */
+	int64_t reload_us;
 	struct event boot;		/* the next worker starts */
 };
 

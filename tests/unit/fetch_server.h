@@ -67,9 +67,15 @@ static inline void peer_hang(struct peer *peer)
 		;
 }
 
-/* gzip of 4 MiB of zeros in 4098 bytes; with noise in front, of 60000 bytes that do not compress and 4 MiB that do. */
+/* gzip: noise bytes that do not compress, then 4 MiB of zeros less 1032 for each of `cut` bytes left out of the 4080
+ * that they compress to. */
 #define ZEROS (4 * 1024 * 1024)
 #define NOISE 60000
+#define CUT_BYTES 1032
+
+struct gzip {
+	size_t noise, cut;
+};
 
 static inline uint32_t crc_of(uint32_t crc, uint8_t byte)
 {
@@ -79,31 +85,31 @@ static inline uint32_t crc_of(uint32_t crc, uint8_t byte)
 	return crc;
 }
 
-static inline uint8_t *gzip_zeros(bool has_noise, size_t *ret_len)
+static inline uint8_t *gzip_make(struct gzip gzip, size_t *ret_len)
 {
 	static const uint8_t head[] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3};
 	static const uint8_t first[] = {0xed, 0xc1, 1, 1, 0, 0, 0, 0x82, 0x20, 0xff, 0xaf, 0x6e, 0x48, 0x40, 1};
-	uint32_t crc = UINT32_MAX, seed = 1, size = ZEROS;
+	size_t zeros = ZEROS - gzip.cut * CUT_BYTES, len = sizeof(head);
+	uint32_t crc = UINT32_MAX, seed = 1, size = (uint32_t)(zeros + gzip.noise);
 	uint8_t *out = xcalloc(1, 80000);
-	size_t len = sizeof(head);
 
 	memcpy(out, head, len);
-	if (has_noise) {
-		const uint8_t stored[] = {0, NOISE & 255, NOISE >> 8, ~NOISE & 255, (~NOISE >> 8) & 255};
+	if (gzip.noise) {
+		unsigned n = (unsigned)gzip.noise;
+		const uint8_t stored[] = {0, n & 255, n >> 8 & 255, ~n & 255, ~n >> 8 & 255};
 		memcpy(out + len, stored, sizeof(stored));
 		len += sizeof(stored);
-		for (int i = 0; i < NOISE; i++) {
-			seed = seed * 1103515245U + 12345U;
-			out[len] = (uint8_t)(seed >> 16);
-			crc = crc_of(crc, out[len++]);
-		}
-		size += NOISE;
+	}
+	for (size_t i = 0; i < gzip.noise; i++) {
+		seed = seed * 1103515245U + 12345U;
+		out[len] = (uint8_t)(seed >> 16);
+		crc = crc_of(crc, out[len++]);
 	}
 	memcpy(out + len, first, sizeof(first));
-	len += 4078;
+	len += 4078 - gzip.cut;
 	out[len++] = 0x7c;
 	out[len++] = 0x1b;
-	for (int i = 0; i < ZEROS; i++)
+	for (size_t i = 0; i < zeros; i++)
 		crc = crc_of(crc, 0);
 	crc = ~crc;
 	for (int i = 0; i < 4; i++)
@@ -114,20 +120,30 @@ static inline uint8_t *gzip_zeros(bool has_noise, size_t *ret_len)
 	return out;
 }
 
-static inline bool say_zeros(struct peer *peer, bool has_noise, bool is_chunked)
+static inline bool say_gzip(struct peer *peer, struct gzip gzip, bool is_chunked)
 {
 	size_t len;
-	uint8_t *gz = gzip_zeros(has_noise, &len);
+	uint8_t *gz = gzip_make(gzip, &len);
 	char head[128];
 
-	snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n");
-	bool ok = peer_say(peer, head);
 	snprintf(head, sizeof(head),
 		 is_chunked ? "Transfer-Encoding: chunked\r\n\r\n%zx\r\n" : "Content-Length: %zu\r\n\r\n", len);
-	ok =
-	    ok && peer_say(peer, head) && peer_write(peer, gz, len) && (!is_chunked || peer_say(peer, "\r\n0\r\n\r\n"));
+	bool ok = peer_say(peer, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n") && peer_say(peer, head) &&
+		  peer_write(peer, gz, len) && (!is_chunked || peer_say(peer, "\r\n0\r\n\r\n"));
 	free(gz);
 	return ok;
+}
+
+/* Many answers before the answer. */
+static inline bool say_hints(struct peer *peer)
+{
+	char hint[1100];
+	int len = snprintf(hint, sizeof(hint), "HTTP/1.1 103 Early Hints\r\nX: %01000d\r\n\r\n", 7);
+	bool ok = true;
+
+	for (int i = 0; i < 90 && ok; i++)
+		ok = peer_write(peer, hint, (size_t)len);
+	return ok && peer_say(peer, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
 }
 
 static inline bool say_many_headers(struct peer *peer, int n, size_t value_len)
@@ -175,6 +191,16 @@ static inline bool say_sni(struct peer *peer)
 	return say_counted(peer, "", sni ? sni : "none", strlen(sni ? sni : "none"));
 }
 
+static const struct {
+	const char *path;
+	struct gzip gzip;
+} gzips[] = {
+    {"/bomb-small", {0, 2000}}, /* 2 MiB in 2 KiB */
+    {"/bomb", {0, 0}},
+    {"/dense-small", {12000, 2000}}, /* 2 MiB in 14 KiB: over 100, under 200, in one read */
+    {"/dense", {NOISE, 0}},
+};
+
 /* Answers one request; false = the connection ends. */
 static inline bool peer_answer(struct peer *peer, const char *path)
 {
@@ -193,14 +219,11 @@ static inline bool peer_answer(struct peer *peer, const char *path)
 		return say_counted(peer, "Content-Encoding: gzip\r\n", hello_gz, sizeof(hello_gz));
 	if (strcmp(path, "/badgzip") == 0)
 		return say_counted(peer, "Content-Encoding: gzip\r\n", "this is not gzip", 16) && false;
-	if (strcmp(path, "/bomb") == 0)
-		return say_zeros(peer, false, false);
-	if (strcmp(path, "/bomb-chunked") == 0)
-		return say_zeros(peer, false, true);
-	if (strcmp(path, "/dense") == 0)
-		return say_zeros(peer, true, false);
-	if (strcmp(path, "/dense-chunked") == 0)
-		return say_zeros(peer, true, true);
+	for (size_t i = 0; i < ARRAY_LEN(gzips); i++)
+		if (strncmp(path, gzips[i].path, strlen(gzips[i].path)) == 0)
+			return say_gzip(peer, gzips[i].gzip, strstr(path, "chunked"));
+	if (strcmp(path, "/hints") == 0)
+		return say_hints(peer);
 	if (strcmp(path, "/big") == 0)
 		return say_big(peer);
 	if (strcmp(path, "/lines") == 0)
@@ -295,24 +318,51 @@ static inline void *server_main(void *ctx)
 	return NULL;
 }
 
-/* A listening socket on a free port; with backlog 0 and nobody accepting, connects hang. */
-static inline int listen_any(int backlog, uint16_t *ret_port)
+/* *port 0 = a free one. */
+static inline int listen_at(uint32_t host, uint16_t *port, int backlog)
 {
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(*port), .sin_addr.s_addr = htonl(host)};
 	socklen_t len = sizeof(sa);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, backlog) < 0 ||
 	    getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
 		abort();
-	*ret_port = ntohs(sa.sin_port);
+	*port = ntohs(sa.sin_port);
 	return fd;
+}
+
+/* A listener whose queue is full: it swallows the SYN. */
+struct hole {
+	int fd, clients[8];
+	uint16_t port;
+};
+
+static inline void hole_open(struct hole *hole, uint32_t host, uint16_t port)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(host)};
+
+	hole->port = port;
+	hole->fd = listen_at(host, &hole->port, 0);
+	sa.sin_port = htons(hole->port);
+	for (size_t i = 0; i < ARRAY_LEN(hole->clients); i++) {
+		hole->clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		if (connect(hole->clients[i], (struct sockaddr *)&sa, sizeof(sa)) == 0)
+			abort();
+	}
+}
+
+static inline void hole_close(struct hole *hole)
+{
+	for (size_t i = 0; i < ARRAY_LEN(hole->clients); i++)
+		close(hole->clients[i]);
+	close(hole->fd);
 }
 
 static inline void server_start(struct server *server, SSL_CTX *tls)
 {
 	*server = (struct server){.tls = tls};
-	server->fd = listen_any(128, &server->port);
+	server->fd = listen_at(INADDR_LOOPBACK, &server->port, 128);
 	if (pthread_create(&server->thread, NULL, server_main, server) != 0)
 		abort();
 }
