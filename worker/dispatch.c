@@ -266,20 +266,20 @@ static void on_dead_letter(struct dispatcher *disp, struct dispatch *dsp, int er
 static void on_result_refused(struct dispatcher *disp, struct dispatch *dsp)
 {
 	size_t bytes = dsp->payload_len;
+	struct task *task = dsp->task;
 
-	disp->metrics->results_stripped++;
-	log_warn(disp->log, "result refused for its size, sent again without its body",
-		 LOG_STR("job_id", dsp->task->job.job_id), LOG_NUM("bytes", bytes));
-	if (dsp->task->strip_body) {
-		dsp->result_max = MAX(bytes / 2, (size_t)RESULT_BYTES_MIN);
-		if (bytes <= RESULT_BYTES_MIN * 2) {
-			/* Nothing smaller can be said: it waits until the topic takes it, and health says output_blocked. */
-			push_failed(disp, dsp);
-			return;
-		}
+	if (task->strip_body && (bytes <= RESULT_BYTES_MIN * 2 || (dsp->result_max && bytes > dsp->result_max))) {
+		/* Nothing smaller can be said: it waits until the topic takes it, and health says output_blocked. */
+		push_failed(disp, dsp);
+		return;
 	}
-	dsp->task->strip_body = true;
-	send_result(disp, dsp->task);
+	disp->metrics->results_stripped++;
+	log_warn(disp->log, "result refused for its size, sent again without its body", LOG_STR("job_id", task->job.job_id),
+		 LOG_NUM("bytes", bytes));
+	if (task->strip_body)
+		dsp->result_max = MAX(bytes / 2, (size_t)RESULT_BYTES_MIN);
+	task->strip_body = true;
+	send_result(disp, task);
 }
 
 static void on_result(struct dispatcher *disp, struct dispatch *dsp)

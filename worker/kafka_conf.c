@@ -11,13 +11,15 @@
 /* What a result needs beside its body: headers, attrs, URL, redirects. */
 #define RESULT_REST_BYTES (INT64_C(124) * 1024)
 #define BUFFER_KBYTES_MIN INT64_C(1048576)
-/* Commits while the group rebalances cost a cooperative member its whole assignment before this version (librdkafka #4908). */
+/* Commits while the group rebalances cost a cooperative member its whole assignment before this version (librdkafka
+ * #4908). */
 #define COOPERATIVE_VERSION 0x020a0000
 
 /* Values that follow from other settings are set by set_computed(). */
 const struct kafka_default kafka_defaults[] = {
     {KAFKA_BOTH, "client.id", "gatherd", "names us in the broker's logs and quotas"},
-    {KAFKA_BOTH, "allow.auto.create.topics", "false", "a missing topic is waited for and said, not made with one partition"},
+    {KAFKA_BOTH, "allow.auto.create.topics", "false",
+     "a missing topic is waited for and said, not made with one partition"},
     {KAFKA_BOTH, "socket.nagle.disable", "true", "40 ms per small request otherwise"},
     {KAFKA_BOTH, "reconnect.backoff.max.ms", "1000", "a broker that is back is used within a second"},
     {KAFKA_CONSUMER, "group.id", "gatherd", "workers of one group share the partitions"},
@@ -154,7 +156,8 @@ static int set_user(rd_kafka_conf_t *conf, const struct kafka_property *row, cha
 
 	if (rd_kafka_conf_set(conf, row->name, row->value, reason, sizeof(reason)) == RD_KAFKA_CONF_OK)
 		return 0;
-	*ret_error = xasprintf("%s: kafka.%s%s = %s: %s", row->source, side_prefix[row->side], row->name, row->value, reason);
+	*ret_error =
+	    xasprintf("%s: kafka.%s%s = %s: %s", row->source, side_prefix[row->side], row->name, row->value, reason);
 	return -ERR_INVALID;
 }
 
@@ -164,9 +167,10 @@ static int check_strategy(const struct options *opts, char **ret_error)
 
 	if (!row || !strstr(row->value, "cooperative") || rd_kafka_version() >= COOPERATIVE_VERSION)
 		return 0;
-	*ret_error = xasprintf("%s: kafka.%spartition.assignment.strategy = %s: needs librdkafka 2.10, this is %s: a commit while the "
-			       "group rebalances loses the whole assignment below it",
-			       row->source, side_prefix[row->side], row->value, rd_kafka_version_str());
+	*ret_error = xasprintf(
+	    "%s: kafka.%spartition.assignment.strategy = %s: needs librdkafka 2.10, this is %s: a commit while the "
+	    "group rebalances loses the whole assignment below it",
+	    row->source, side_prefix[row->side], row->value, rd_kafka_version_str());
 	return -ERR_INVALID;
 }
 
@@ -184,8 +188,8 @@ static int set_users(rd_kafka_conf_t *conf, const struct options *opts, enum kaf
 			if (is_for_side(list, row->name, side)) {
 				err = set_user(conf, row, ret_error);
 			} else if (pass == 1) {
-				*ret_error = xasprintf("%s: kafka.%s%s: is not a property of the %.8s side", row->source,
-						       side_prefix[side], row->name, side_prefix[side]);
+				*ret_error = xasprintf("%s: kafka.%s%s: is not a property of the %.8s side",
+						       row->source, side_prefix[side], row->name, side_prefix[side]);
 				err = -ERR_INVALID;
 			}
 		}
@@ -207,7 +211,8 @@ static int check_servers(rd_kafka_conf_t *conf, char **ret_error)
 	return -ERR_INVALID;
 }
 
-int kafka_conf_make(const struct options *opts, enum kafka_side side, struct rd_kafka_conf_s **ret_conf, char **ret_error)
+int kafka_conf_make(const struct options *opts, enum kafka_side side, struct rd_kafka_conf_s **ret_conf,
+		    char **ret_error)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 

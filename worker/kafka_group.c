@@ -1,7 +1,7 @@
-/* Happy path: ASSIGN -> a queue of its own for each partition -> assigned at once -> on_assign -> the completed sets are asked
- * for -> on_begin. REVOKE -> on_revoke -> (the owner drains) -> kafka_in_revoked -> unassigned, queues given back.
- * Failure modes: sets unstable or the coordinator away -> asked again every 200 ms; lost -> no commit is waited for; a commit of
- * ours unanswered -> unassigned only after its answer, or after 3 s. */
+/* Happy path: ASSIGN -> a queue of its own for each partition -> assigned at once -> on_assign -> the completed sets
+ * are asked for -> on_begin. REVOKE -> on_revoke -> (the owner drains) -> kafka_in_revoked -> unassigned, queues given
+ * back. Failure modes: sets unstable or the coordinator away -> asked again every 200 ms; lost -> no commit is waited
+ * for; a commit of ours unanswered -> unassigned only after its answer, or after 3 s. */
 #include "kafka_internal.h"
 
 #include "clock.h"
@@ -13,7 +13,7 @@
 #define ASK_TIMEOUT_MS 5000
 #define COMMIT_WAIT_US (3 * US_PER_S)
 /* Stale batches that are thrown away when a partition goes. */
-#define STALE_BATCHES_MAX 1024
+#define STALE_BATCHES_MAX 64
 
 /* ---- one partition ---- */
 
@@ -50,7 +50,8 @@ static struct kafka_part *part_new(struct kafka_in *in, const char *topic, int32
 	return part;
 }
 
-/* Outdated records stay in the queue, and in memory, until somebody reads past them. */
+/* Outdated records would stay in the queue, and in memory, until somebody reads past them. The pause that comes with a
+ * revoke has thrown most away already. */
 static void drop_stale(struct kafka_part *part)
 {
 	rd_kafka_message_t *batch[KAFKA_BATCH_MAX];
@@ -75,7 +76,7 @@ static void part_free(struct kafka_part *part)
 
 static struct kafka_part *find(struct kafka_in *in, const char *topic, int32_t partition)
 {
-	LIST_EACH(&in->parts, part, struct kafka_part, node) {
+	LIST_EACH (&in->parts, part, struct kafka_part, node) {
 		if (part->partition == partition && strcmp(part->topic, topic) == 0)
 			return part;
 	}
@@ -100,7 +101,8 @@ static void assign(struct kafka_in *in, const rd_kafka_topic_partition_list_t *l
 	}
 	rd_kafka_resp_err_t err = rd_kafka_assign(in->rk, list);
 	if (err)
-		log_warn(in->log, "Kafka group error", LOG_STR("call", "assign"), LOG_STR("detail", rd_kafka_err2str(err)));
+		log_warn(in->log, "Kafka group error", LOG_STR("call", "assign"),
+			 LOG_STR("detail", rd_kafka_err2str(err)));
 }
 
 static void on_assigned(struct kafka_in *in, const rd_kafka_topic_partition_list_t *list)
@@ -124,7 +126,7 @@ static rd_kafka_topic_partition_list_t *not_begun(struct kafka_in *in)
 {
 	rd_kafka_topic_partition_list_t *list = NULL;
 
-	LIST_EACH(&in->parts, part, struct kafka_part, node) {
+	LIST_EACH (&in->parts, part, struct kafka_part, node) {
 		if (part->has_begun)
 			continue;
 		if (!list)
@@ -143,7 +145,8 @@ void kafka_group_ask(void *ctx)
 	if (!list)
 		return;
 	rd_kafka_ListConsumerGroupOffsets_t *question = rd_kafka_ListConsumerGroupOffsets_new(in->group, list);
-	rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(in->admin, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
+	rd_kafka_AdminOptions_t *options =
+	    rd_kafka_AdminOptions_new(in->admin, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
 	rd_kafka_error_t *error = rd_kafka_AdminOptions_set_require_stable_offsets(options, 1);
 	if (error)
 		log_error_take(in, "require_stable_offsets", error);
@@ -167,7 +170,8 @@ static void begin(struct kafka_in *in, struct kafka_part *part, const rd_kafka_t
 		offset = part->start; /* what librdkafka fetches below it is skipped */
 	if (offset >= part->stop)
 		part->is_at_stop = true;
-	in->events->on_begin(in->ctx, part, offset, row->metadata ? row->metadata : "", row->metadata ? row->metadata_size : 0);
+	in->events->on_begin(in->ctx, part, offset, row->metadata ? row->metadata : "",
+			     row->metadata ? row->metadata_size : 0);
 }
 
 /* One group's answer. True when every row was good. */
@@ -201,7 +205,8 @@ void kafka_group_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev)
 	if (in->revoke)
 		return; /* they go away; what stays is asked for again after that */
 	if (is_good) {
-		const rd_kafka_ListConsumerGroupOffsets_result_t *result = rd_kafka_event_ListConsumerGroupOffsets_result(ev);
+		const rd_kafka_ListConsumerGroupOffsets_result_t *result =
+		    rd_kafka_event_ListConsumerGroupOffsets_result(ev);
 		const rd_kafka_group_result_t **groups = rd_kafka_ListConsumerGroupOffsets_result_groups(result, &n);
 		for (size_t i = 0; i < n; i++) {
 			const rd_kafka_error_t *error = rd_kafka_group_result_error(groups[i]);
@@ -209,7 +214,8 @@ void kafka_group_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev)
 			is_good &= !error && list && begin_rows(in, list, epoch);
 		}
 	} else {
-		log_debug(in->log, "committed offsets not known yet", LOG_STR("detail", rd_kafka_event_error_string(ev)));
+		log_debug(in->log, "committed offsets not known yet",
+			  LOG_STR("detail", rd_kafka_event_error_string(ev)));
 	}
 	if (is_good)
 		kafka_group_ask(in); /* for what came after the question */
@@ -240,7 +246,13 @@ static void finish_unassign(struct kafka_in *in)
 	in->unassign_by_us = 0;
 	rd_kafka_event_destroy(in->revoke);
 	in->revoke = NULL;
-	kafka_group_ask(in);
+	if (in->next) {
+		rd_kafka_event_t *next = in->next;
+		in->next = NULL;
+		kafka_group_on_rebalance(in, next);
+	} else {
+		kafka_group_ask(in);
+	}
 }
 
 static void on_revoked(struct kafka_in *in, rd_kafka_event_t *ev)
@@ -288,8 +300,14 @@ void kafka_group_on_rebalance(struct kafka_in *in, rd_kafka_event_t *ev)
 {
 	const char *protocol = rd_kafka_rebalance_protocol(in->rk);
 
+	/* One at a time. Only the newest counts: it is what the group wants now. */
+	if (in->revoke) {
+		if (in->next)
+			rd_kafka_event_destroy(in->next);
+		in->next = ev;
+		return;
+	}
 	in->is_cooperative = protocol && strcmp(protocol, "COOPERATIVE") == 0;
-	assert(!in->revoke); /* librdkafka waits for our answer before the next one */
 	if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
 		on_assigned(in, rd_kafka_event_topic_partition_list(ev));
 		rd_kafka_event_destroy(ev);
@@ -314,7 +332,8 @@ void kafka_group_on_commit(struct kafka_in *in, rd_kafka_event_t *ev)
 	for (int i = 0; list && i < list->cnt && !*detail; i++) {
 		const rd_kafka_topic_partition_t *row = &list->elems[i];
 		if (row->err)
-			snprintf(detail, sizeof(detail), "%s [%d]: %s", row->topic, row->partition, rd_kafka_err2str(row->err));
+			snprintf(detail, sizeof(detail), "%s [%d]: %s", row->topic, row->partition,
+				 rd_kafka_err2str(row->err));
 	}
 	in->events->on_committed(in->ctx, *detail ? -ERR_KAFKA : 0, detail);
 }
@@ -326,9 +345,11 @@ void kafka_group_done(struct kafka_in *in)
 	for (size_t i = 0; i < in->n_revoked; i++)
 		part_free(in->revoked[i]);
 	free(in->revoked);
-	LIST_EACH(&in->parts, part, struct kafka_part, node) {
+	LIST_EACH (&in->parts, part, struct kafka_part, node) {
 		part_free(part);
 	}
 	if (in->revoke)
 		rd_kafka_event_destroy(in->revoke);
+	if (in->next)
+		rd_kafka_event_destroy(in->next);
 }

@@ -1,5 +1,6 @@
-/* Happy path: kafka_in_new -> subscribe -> (kafka_group.c: assigned, begun) -> on_wake -> kafka_in_read -> kafka_in_commit ->
- * on_committed -> kafka_in_close -> kafka_in_free. The probe of kafka_probe.c says meanwhile what is missing. */
+/* Happy path: kafka_in_new -> subscribe -> (kafka_group.c: assigned, begun) -> on_wake -> kafka_in_read ->
+ * kafka_in_commit -> on_committed -> kafka_in_close -> kafka_in_free. The probe of kafka_probe.c says meanwhile what is
+ * missing. */
 #include "kafka_internal.h"
 
 #include "clock.h"
@@ -17,18 +18,29 @@
 
 /* ---- events ---- */
 
+/* The last failure of a connection, for kafka_in_state_detail. librdkafka's own errors are negative; that all brokers
+ * are down only says that there was one. " (after 0ms in state CONNECT)" is for its developers. */
+static void keep_broker_error(struct kafka_in *in, rd_kafka_resp_err_t err, const char *text)
+{
+	const char *end = strstr(text, " (after ");
+
+	if (err < 0 && err != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+		snprintf(in->broker_error, sizeof(in->broker_error), "%.*s",
+			 end ? (int)(end - text) : (int)strlen(text), text);
+}
+
 static void on_error(struct kafka_in *in, const char *who, rd_kafka_event_t *ev)
 {
 	rd_kafka_resp_err_t err = rd_kafka_event_error(ev);
 	const char *text = rd_kafka_event_error_string(ev);
 
 	kafka_log_error(in->log, &in->errors, who, ev, loop_now_us(in->loop));
-	/* That all brokers are down only says that there was a reason. */
-	if (err != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
-		snprintf(in->broker_error, sizeof(in->broker_error), "%s", text);
-	if (rd_kafka_event_error_is_fatal(ev))
-		in->events->on_fatal(in->ctx, err == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID ? -ERR_KAFKA_FENCED : -ERR_KAFKA,
-				     text);
+	keep_broker_error(in, err, text);
+	if (!rd_kafka_event_error_is_fatal(ev))
+		return;
+	in->is_member = false;
+	in->events->on_fatal(in->ctx, err == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID ? -ERR_KAFKA_FENCED : -ERR_KAFKA,
+			     text);
 }
 
 /* Takes ev. */
@@ -80,11 +92,12 @@ static void serve(struct kafka_in *in)
 {
 	int budget = EVENTS_PER_TURN;
 
-	if (!serve_queue(in, in->queue, "consumer", &budget) || !serve_queue(in, in->close_queue, "consumer", &budget) ||
+	if (!serve_queue(in, in->queue, "consumer", &budget) ||
+	    !serve_queue(in, in->close_queue, "consumer", &budget) ||
 	    !serve_queue(in, in->admin_queue, "admin", &budget))
 		wake_self(in);
 	kafka_group_tick(in);
-	if (in->is_closing && !in->is_closed && rd_kafka_consumer_closed(in->rk)) {
+	if (in->is_closing && !in->is_closed && (in->has_no_group || rd_kafka_consumer_closed(in->rk))) {
 		in->is_closed = true;
 		in->on_closed(in->on_closed_ctx);
 		return;
@@ -135,8 +148,8 @@ static int consumer_new(struct kafka_in *in, char **ret_error)
 		return err;
 	if (in->plan)
 		kafka_handle_set(conf, "enable.partition.eof", "true");
-	err = kafka_handle_new(RD_KAFKA_CONSUMER, conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT, &in->rk,
-			       ret_error);
+	err = kafka_handle_new(RD_KAFKA_CONSUMER, conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT,
+			       &in->rk, ret_error);
 	if (err)
 		return err;
 	/* Errors and logs too come by the group's queue. */
@@ -147,8 +160,8 @@ static int consumer_new(struct kafka_in *in, char **ret_error)
 	return 0;
 }
 
-/* Asks for offsets and metadata with the consumer's own credentials. Without a group it is nobody's member, and no fetch ever
- * stands before its requests. */
+/* Asks for offsets and metadata with the consumer's own credentials. Without a group it is nobody's member, and no
+ * fetch ever stands before its requests. */
 static int admin_new(struct kafka_in *in, char **ret_error)
 {
 	rd_kafka_conf_t *conf = NULL;
@@ -178,9 +191,9 @@ static void copy_plan(struct kafka_in *in, const struct kafka_range *plan, size_
 	}
 }
 
-int kafka_in_new(struct loop *loop, struct helper *helper, struct metrics *metrics, struct log *log, const struct options *opts,
-		 const struct kafka_range *plan, size_t n_plan, const struct kafka_in_events *events, void *ctx,
-		 struct kafka_in **ret_in, char **ret_error)
+int kafka_in_new(struct loop *loop, struct helper *helper, struct metrics *metrics, struct log *log,
+		 const struct options *opts, const struct kafka_range *plan, size_t n_plan,
+		 const struct kafka_in_events *events, void *ctx, struct kafka_in **ret_in, char **ret_error)
 {
 	struct kafka_in *in = xcalloc(1, sizeof(*in));
 
@@ -236,8 +249,9 @@ static void on_message_error(struct kafka_part *part, const rd_kafka_message_t *
 			part->is_at_stop = true;
 		return;
 	}
-	log_warn(in->log, "partition cannot be read", LOG_STR("topic", part->topic), LOG_NUM("partition", part->partition),
-		 LOG_STR("code", rd_kafka_err2name(msg->err)), LOG_STR("detail", rd_kafka_message_errstr(msg)));
+	log_warn(in->log, "partition cannot be read", LOG_STR("topic", part->topic),
+		 LOG_NUM("partition", part->partition), LOG_STR("code", rd_kafka_err2name(msg->err)),
+		 LOG_STR("detail", rd_kafka_message_errstr(msg)));
 }
 
 /* Is it a record that the owner gets? */
@@ -333,7 +347,7 @@ int kafka_in_commit(struct kafka_in *in, const struct kafka_commit *rows, size_t
 	assert(!in->is_committing);
 	for (size_t i = 0; i < n; i++) {
 		rd_kafka_topic_partition_t *row =
-			rd_kafka_topic_partition_list_add(list, rows[i].part->topic, rows[i].part->partition);
+		    rd_kafka_topic_partition_list_add(list, rows[i].part->topic, rows[i].part->partition);
 		row->offset = rows[i].offset;
 		row->metadata_size = rows[i].metadata ? strlen(rows[i].metadata) : 0;
 		row->metadata = row->metadata_size ? xstrdup(rows[i].metadata) : NULL; /* freed with the list */
@@ -411,7 +425,8 @@ void kafka_in_close(struct kafka_in *in, loop_fn on_closed, void *ctx)
 	rd_kafka_error_t *error = rd_kafka_consumer_close_queue(in->rk, in->close_queue);
 	if (!error)
 		return;
-	/* Fatal before: nothing to leave any more. The tick finds it closed. */
+	/* A fatal error came before: there is nothing to leave any more. */
+	in->has_no_group = true;
 	log_warn(in->log, "the group cannot be left", LOG_STR("detail", rd_kafka_error_string(error)));
 	rd_kafka_error_destroy(error);
 }

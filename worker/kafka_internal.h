@@ -24,9 +24,10 @@ struct kafka_errors {
 	} rows[16];
 };
 
-/* A handle that reports by events and logs to its queue. type may differ from side: the admin client of kafka_in is not a
- * member of the group. conf is used up in any case. *ret_error: free. */
-int kafka_handle_new(rd_kafka_type_t type, rd_kafka_conf_t *conf, int events, rd_kafka_t **ret_rk, char **ret_error) MUST_CHECK;
+/* A handle that reports by events and logs to its queue. type may differ from side: the admin client of kafka_in is not
+ * a member of the group. conf is used up in any case. *ret_error: free. */
+int kafka_handle_new(rd_kafka_type_t type, rd_kafka_conf_t *conf, int events, rd_kafka_t **ret_rk,
+		     char **ret_error) MUST_CHECK;
 /* Sets a property of our own on top; our bug when librdkafka refuses it. */
 void kafka_handle_set(rd_kafka_conf_t *conf, const char *name, const char *value);
 /* From now on the queue signals the eventfd; -1 ends that. */
@@ -36,9 +37,10 @@ void kafka_queue_drop(rd_kafka_queue_t **queue);
 /* LOG events of any handle. */
 void kafka_log_event(struct log *log, rd_kafka_event_t *ev);
 /* ERROR events: once per kind. True when it was logged. */
-bool kafka_log_error(struct log *log, struct kafka_errors *errors, const char *who, rd_kafka_event_t *ev, int64_t now_us);
-/* Destroys handles on a thread of its own, which is given up after wait_ms: rd_kafka_destroy has no limit. Nobody may use
- * them any more. False when it was given up. */
+bool kafka_log_error(struct log *log, struct kafka_errors *errors, const char *who, rd_kafka_event_t *ev,
+		     int64_t now_us);
+/* Destroys handles on a thread of its own, which is given up after wait_ms: rd_kafka_destroy has no limit. Nobody may
+ * use them any more. False when it was given up. */
 bool kafka_destroy(rd_kafka_t *const *rks, size_t n, int64_t wait_ms);
 
 /* ---- kafka_in.c, kafka_group.c, kafka_probe.c ---- */
@@ -91,10 +93,11 @@ struct kafka_in {
 
 	/* group */
 	struct list parts;
-	uint64_t epoch;		  /* goes up with every assignment and every loss */
+	uint64_t epoch;		   /* goes up with every assignment and every loss */
 	bool is_member, is_asking; /* is_asking: for the parts that have not begun */
 	struct loop_timer ask;
 	rd_kafka_event_t *revoke; /* held while the owner drains */
+	rd_kafka_event_t *next;	  /* came meanwhile: the close revokes what is being revoked */
 	bool is_lost, is_cooperative;
 	struct kafka_part **revoked;
 	size_t n_revoked;
@@ -118,7 +121,7 @@ struct kafka_in {
 	char detail[256], broker_error[256];
 
 	/* closing */
-	bool is_closing, is_closed;
+	bool is_closing, is_closed, has_no_group;
 	loop_fn on_closed;
 	void *on_closed_ctx;
 };

@@ -1,7 +1,7 @@
 /* Happy path: kafka_out_produce -> the broker acknowledges -> DR event -> on_delivered(0).
- * A batch that the broker refuses for its size says nothing about any one record in it, and all of them come back. They are
- * produced again on a second handle that sends one record per batch: what is refused there is too large itself. To make that
- * rare, the results topic's max.message.bytes is asked for, and kafka_out_record_max tells it to the encoder.
+ * A batch that the broker refuses for its size says nothing about any one record in it, and all of them come back. They
+ * are produced again on a second handle that sends one record per batch: what is refused there is too large itself. To
+ * make that rare, the results topic's max.message.bytes is asked for, and kafka_out_record_max tells it to the encoder.
  * A fatal error: everything in flight is purged, which answers it, and a new handle takes over. */
 #include "kafka_out.h"
 
@@ -18,6 +18,7 @@
 #define EVENTS_PER_TURN 64
 #define DESCRIBE_TIMEOUT_MS 2000
 #define DESCRIBE_AGAIN_US (10 * US_PER_S)
+#define DESCRIBE_FRESH_US (300 * US_PER_S) /* somebody may have changed it */
 #define REBUILD_AGAIN_US US_PER_S
 #define WARM_TIMEOUT_MS 1500
 #define FREE_WAIT_MS 2000
@@ -56,7 +57,7 @@ struct kafka_out {
 	bool was_full;
 	size_t message_max;	/* message.max.bytes */
 	size_t topic_max;	/* of the results topic; 0 = not known */
-	int64_t describe_at_us; /* INT64_MAX while asked, or when known */
+	int64_t describe_at_us; /* INT64_MAX while asked */
 };
 
 /* ---- handles ---- */
@@ -67,9 +68,11 @@ static void warm_run(void *ctx)
 	struct producer *prod = ctx;
 	const struct rd_kafka_metadata *md;
 
-	for (size_t i = 0; i < N_TOPICS; i++)
-		if (prod->topics[i] && !rd_kafka_metadata(prod->rk, 0, prod->topics[i], &md, WARM_TIMEOUT_MS))
-			rd_kafka_metadata_destroy(md);
+	for (size_t i = 0; i < N_TOPICS && prod->topics[i]; i++) {
+		if (rd_kafka_metadata(prod->rk, 0, prod->topics[i], &md, WARM_TIMEOUT_MS))
+			return; /* no broker: librdkafka asks again by itself */
+		rd_kafka_metadata_destroy(md);
+	}
 }
 
 static void warm_done(void *ctx)
@@ -134,8 +137,10 @@ static void retire(struct kafka_out *out, struct producer *prod, const char *det
 	log_warn(out->log, "Kafka producer failed for good, a new one is made", LOG_NUM("in_flight", prod->pending),
 		 LOG_STR("detail", detail));
 	prod->is_retired = true;
-	if (out->main == prod)
+	if (out->main == prod) {
 		out->main = NULL;
+		out->describe_at_us = 0; /* its answer may not come any more */
+	}
 	if (out->lone == prod)
 		out->lone = NULL;
 	rd_kafka_purge(prod->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
@@ -143,7 +148,7 @@ static void retire(struct kafka_out *out, struct producer *prod, const char *det
 
 static void sweep_retired(struct kafka_out *out)
 {
-	LIST_EACH(&out->producers, prod, struct producer, node) {
+	LIST_EACH (&out->producers, prod, struct producer, node) {
 		if (prod->is_retired && !prod->pending && !prod->is_warming) {
 			rd_kafka_t *rk = producer_done(prod);
 			kafka_destroy(&rk, 1, 0);
@@ -176,7 +181,8 @@ static void ask_topic_max(struct kafka_out *out)
 
 	if (!out->main || loop_now_us(out->loop) < out->describe_at_us)
 		return;
-	rd_kafka_ConfigResource_t *topic = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, out->opts->results_topic);
+	rd_kafka_ConfigResource_t *topic =
+	    rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, out->opts->results_topic);
 	rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(out->main->rk, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
 	if (rd_kafka_AdminOptions_set_request_timeout(options, DESCRIBE_TIMEOUT_MS, text, sizeof(text)))
 		log_debug(out->log, "Kafka request time-out refused", LOG_STR("detail", text));
@@ -204,15 +210,18 @@ static void on_described(struct kafka_out *out, rd_kafka_event_t *ev)
 {
 	const rd_kafka_DescribeConfigs_result_t *result = rd_kafka_event_DescribeConfigs_result(ev);
 	size_t n = 0, topic_max = 0;
-	const rd_kafka_ConfigResource_t **topics = result ? rd_kafka_DescribeConfigs_result_resources(result, &n) : NULL;
+	const rd_kafka_ConfigResource_t **topics =
+	    result ? rd_kafka_DescribeConfigs_result_resources(result, &n) : NULL;
 
 	if (!rd_kafka_event_error(ev) && n && !rd_kafka_ConfigResource_error(topics[0]))
 		topic_max = find_topic_max(topics[0]);
 	if (topic_max) {
 		out->topic_max = topic_max;
+		out->describe_at_us = loop_now_us(out->loop) + DESCRIBE_FRESH_US;
 	} else {
+		const char *reason = n ? rd_kafka_ConfigResource_error_string(topics[0]) : NULL;
 		log_debug(out->log, "the results topic's max.message.bytes is not known",
-			  LOG_STR("detail", rd_kafka_event_error_string(ev)));
+			  LOG_STR("detail", reason ? reason : rd_kafka_event_error_string(ev)));
 		out->describe_at_us = loop_now_us(out->loop) + DESCRIBE_AGAIN_US;
 	}
 }
@@ -273,13 +282,14 @@ static int produce_on(struct producer *prod, struct delivery *dlv)
 	rd_kafka_resp_err_t err;
 
 	if (headers)
-		err = rd_kafka_producev(prod->rk, RD_KAFKA_V_RKT(prod->topics[dlv->topic]), RD_KAFKA_V_KEY(key, dlv->key.len),
-					RD_KAFKA_V_VALUE(value, dlv->value.len), RD_KAFKA_V_MSGFLAGS(0),
-					RD_KAFKA_V_OPAQUE(dlv), RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
+		err = rd_kafka_producev(prod->rk, RD_KAFKA_V_RKT(prod->topics[dlv->topic]),
+					RD_KAFKA_V_KEY(key, dlv->key.len), RD_KAFKA_V_VALUE(value, dlv->value.len),
+					RD_KAFKA_V_MSGFLAGS(0), RD_KAFKA_V_OPAQUE(dlv), RD_KAFKA_V_HEADERS(headers),
+					RD_KAFKA_V_END);
 	else
-		err = rd_kafka_producev(prod->rk, RD_KAFKA_V_RKT(prod->topics[dlv->topic]), RD_KAFKA_V_KEY(key, dlv->key.len),
-					RD_KAFKA_V_VALUE(value, dlv->value.len), RD_KAFKA_V_MSGFLAGS(0),
-					RD_KAFKA_V_OPAQUE(dlv), RD_KAFKA_V_END);
+		err = rd_kafka_producev(prod->rk, RD_KAFKA_V_RKT(prod->topics[dlv->topic]),
+					RD_KAFKA_V_KEY(key, dlv->key.len), RD_KAFKA_V_VALUE(value, dlv->value.len),
+					RD_KAFKA_V_MSGFLAGS(0), RD_KAFKA_V_OPAQUE(dlv), RD_KAFKA_V_END);
 	if (err) {
 		if (headers)
 			rd_kafka_headers_destroy(headers);
@@ -373,7 +383,7 @@ static void serve(struct kafka_out *out)
 	rd_kafka_event_t *ev;
 	uint64_t one = 1;
 
-	LIST_EACH(&out->producers, prod, struct producer, node) {
+	LIST_EACH (&out->producers, prod, struct producer, node) {
 		while (budget > 0 && (ev = rd_kafka_queue_poll(prod->queue, 0))) {
 			budget--;
 			on_event(out, prod, ev);
@@ -415,8 +425,9 @@ static size_t conf_number(const struct options *opts, const char *name)
 	return kafka_conf_get(opts, KAFKA_PRODUCER, name, text, sizeof(text)) ? (size_t)strtoull(text, NULL, 10) : 0;
 }
 
-int kafka_out_new(struct loop *loop, struct helper *helper, struct metrics *metrics, struct log *log, const struct options *opts,
-		  const struct kafka_out_events *events, void *ctx, struct kafka_out **ret_out, char **ret_error)
+int kafka_out_new(struct loop *loop, struct helper *helper, struct metrics *metrics, struct log *log,
+		  const struct options *opts, const struct kafka_out_events *events, void *ctx,
+		  struct kafka_out **ret_out, char **ret_error)
 {
 	struct kafka_out *out = xcalloc(1, sizeof(*out));
 
@@ -450,7 +461,7 @@ size_t kafka_out_pending(const struct kafka_out *out)
 
 void kafka_out_purge(struct kafka_out *out)
 {
-	LIST_EACH(&out->producers, prod, struct producer, node)
+	LIST_EACH (&out->producers, prod, struct producer, node)
 		rd_kafka_purge(prod->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_NON_BLOCKING);
 }
 
@@ -458,19 +469,24 @@ void kafka_out_free(struct kafka_out *out)
 {
 	rd_kafka_t *rks[8];
 	size_t n = 0;
+	bool is_any_left = false;
 
 	if (!out)
 		return;
 	loop_timer_done(&out->tick);
 	loop_unwatch(out->loop, out->fd);
-	LIST_EACH(&out->producers, prod, struct producer, node) {
+	LIST_EACH (&out->producers, prod, struct producer, node) {
 		/* The helper is still in it, or there are more than ever should be: left to the exit. */
 		if (n == ARRAY_LEN(rks) || (prod->is_warming && !helper_cancel(out->helper, &prod->warm, FREE_WAIT_MS)))
-			continue;
-		rks[n++] = producer_done(prod);
+			is_any_left = true;
+		else
+			rks[n++] = producer_done(prod);
 	}
 	if (n && !kafka_destroy(rks, n, FREE_WAIT_MS))
 		log_warn(out->log, "the Kafka producer does not end, it is left to the exit");
+	/* A handle that is left may still signal. */
+	if (is_any_left)
+		return;
 	close(out->fd);
 	free(out);
 }

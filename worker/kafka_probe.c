@@ -30,14 +30,14 @@ static rd_kafka_resp_err_t ask_topic(struct kafka_in *in, size_t i, int timeout_
 		return err;
 	rd_kafka_resp_err_t topic_err = md->topic_cnt ? md->topics[0].err : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
 	/* Not allowed to see it, or without a leader for now: not the same as missing. */
-	in->probe.is_missing[i] = topic_err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
-				  topic_err == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+	in->probe.is_missing[i] =
+	    topic_err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || topic_err == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
 	rd_kafka_metadata_destroy(md);
 	return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
-/* Of all topics, because only such an answer makes librdkafka look whether its subscription changed. Subscribing again instead
- * would drop a join that is under way, and then nothing happened for 20 s (2.0.2). */
+/* Of all topics, because only such an answer makes librdkafka look whether its subscription changed. Subscribing again
+ * instead would drop a join that is under way, and then nothing happened for 20 s (2.0.2). */
 static void refresh_group(struct kafka_in *in)
 {
 	const struct rd_kafka_metadata *md;

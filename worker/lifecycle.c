@@ -112,6 +112,8 @@ static bool revoke_is_over(struct worker *worker)
 	return true;
 }
 
+static void on_partition_drained(void *ctx);
+
 static void on_revoke(void *ctx, struct kafka_part *const *parts, size_t n, bool is_lost)
 {
 	struct worker *worker = ctx;
@@ -129,8 +131,8 @@ static void on_revoke(void *ctx, struct kafka_part *const *parts, size_t n, bool
 		worker->revoked[i] = parts[i];
 		pipeline_drain_partition(&worker->pl, kafka_part_ctx(parts[i]), cut_us, give_up_us);
 	}
-	if (revoke_is_over(worker))
-		finish_revoke(worker);
+	/* It may be over at once, and be what a stop waits for. */
+	on_partition_drained(worker);
 }
 
 /* ---- the stop ---- */

@@ -101,7 +101,7 @@ static const char markdown_head[] =
     "\n"
     "Read in this order, the last wins: the defaults, the file of `-c` (`key = value`, `#` comments), the\n"
     "environment (`partition.inflight` is `GATHERD_PARTITION_INFLIGHT`), `-o key=value`. The items of a list stand\n"
-    "between white space. A repeated key of a list adds to it within one source; a later source replaces the list.\n"
+    "between white space. A repeated key replaces the list.\n"
     "\n"
     "Times take `ms`, `s`, `m`, `h`; sizes take bytes, `KiB`, `MiB`, `GiB`. `live` rows change by SIGHUP, `restart`\n"
     "rows do not. Rows with `host` may also stand in a section `[host \"*.example.com\"]` at the end of the file:\n"

@@ -16,6 +16,7 @@
 #define TURNS_PER_TURN 512
 #define COMMIT_SOON_US (20 * US_PER_MS)
 #define COMMIT_SOON_DELIVERIES 64
+#define FAR_MS INT64_C(3155760000000) /* a hundred years */
 
 static void enqueue(struct pipeline *pl, struct task *task);
 static void start_fetch(struct pipeline *pl, struct task *task, const struct addresses *addrs);
@@ -56,9 +57,10 @@ static int understand(struct pipeline *pl, struct task *task)
 	return netguard_host(pl->guard, url->host, url->port);
 }
 
+/* A job may name any time: what is too far for microseconds is cut. */
 static int64_t epoch_to_us(struct pipeline *pl, int64_t at_ms)
 {
-	return loop_now_us(pl->loop) + (at_ms - loop_epoch_ms(pl->loop)) * US_PER_MS;
+	return loop_now_us(pl->loop) + MIN(at_ms - loop_epoch_ms(pl->loop), FAR_MS) * US_PER_MS;
 }
 
 static void begin(struct pipeline *pl, struct task *task)
@@ -225,6 +227,7 @@ static void on_turn(struct pipeline *pl, struct task *task)
 		return;
 	}
 	note_first_turn(pl, task);
+	task->retry_after_ms = 0; /* it was the answer's before this attempt */
 	int err = task->url.is_literal ? 0 : resolve_cached(pl->resolve, task->url.host, &addrs);
 	if (err == -ERR_AGAIN) {
 		task_set_state(&pl->tasks, task, TASK_RESOLVING);
@@ -479,6 +482,7 @@ static void finish(struct pipeline *pl, struct task *task, int err, const char *
 	task->retryable = err && retry_may_help(err, task->resp ? task->resp->status : 0);
 	task_set_state(&pl->tasks, task, TASK_DELIVERING);
 	dispatch_send(pl->dispatcher, task);
+	account(pl, task); /* the body went into the payload */
 }
 
 /* Without a result: the job is not complete, the next owner reads it again. */
@@ -620,8 +624,13 @@ static void give_turns(struct pipeline *pl)
 	struct turn *turn;
 
 	if (!memory_is_over(pl, 100)) {
-		for (int n = 0; n < TURNS_PER_TURN && (turn = admit_next(&pl->admit, now_us)); n++)
+		int n = 0;
+		while (n < TURNS_PER_TURN && (turn = admit_next(&pl->admit, now_us))) {
 			on_turn(pl, CONTAINER_OF(turn, struct task, turn));
+			n++;
+		}
+		if (n == TURNS_PER_TURN)
+			loop_again(pl->loop);
 		return;
 	}
 	/* Memory is short: only the lowest open job of each partition, so that the commit point always moves. */

@@ -1,5 +1,5 @@
-/* The encoder writes protobuf's wire format itself, straight into the buffer that is produced: building and packing a tree of
- * generated structs was a fifth of a fetch's CPU. The tests read every field back with the generated code. */
+/* The encoder writes protobuf's wire format itself, straight into the buffer that is produced: building and packing a
+ * tree of generated structs was a fifth of a fetch's CPU. The tests read every field back with the generated code. */
 #include "result.h"
 
 #include "utf8.h"
@@ -7,18 +7,44 @@
 #include "gatherd/v1/result.pb-c.h"
 
 #include <ctype.h>
-#include <stdio.h>
 #include <strings.h>
 
 #define URL_TEXT_MAX 8192
 #define LOCATION_MAX 8192
 #define DETAIL_MAX 1024
+#define ETAG_MAX 1024
+#define LAST_MODIFIED_MAX 128
 
-_Static_assert((int)OUTCOME_OK == GATHERD__V1__OUTCOME__OUTCOME_OK, "err.h and result.proto agree");
-_Static_assert((int)OUTCOME_TOO_LARGE == GATHERD__V1__OUTCOME__OUTCOME_TOO_LARGE, "err.h and result.proto agree");
-_Static_assert((int)OUTCOME_INTERNAL == GATHERD__V1__OUTCOME__OUTCOME_INTERNAL, "err.h and result.proto agree");
-_Static_assert((int)TRUNCATED_DISCONNECT == GATHERD__V1__TRUNCATED__TRUNCATED_DISCONNECT, "result.h and result.proto agree");
-_Static_assert((int)DEAD_LETTER_REFUSED == GATHERD__V1__DEAD_LETTER__DEAD_LETTER_REFUSED, "result.h and result.proto agree");
+#define SAME(ours, theirs) _Static_assert((int)(ours) == GATHERD__V1__##theirs, "the header and result.proto agree")
+SAME(OUTCOME_UNSPECIFIED, OUTCOME__OUTCOME_UNSPECIFIED);
+SAME(OUTCOME_OK, OUTCOME__OUTCOME_OK);
+SAME(OUTCOME_NOT_MODIFIED, OUTCOME__OUTCOME_NOT_MODIFIED);
+SAME(OUTCOME_HTTP_ERROR, OUTCOME__OUTCOME_HTTP_ERROR);
+SAME(OUTCOME_UNEXPECTED, OUTCOME__OUTCOME_UNEXPECTED);
+SAME(OUTCOME_DNS, OUTCOME__OUTCOME_DNS);
+SAME(OUTCOME_CONNECT, OUTCOME__OUTCOME_CONNECT);
+SAME(OUTCOME_TLS, OUTCOME__OUTCOME_TLS);
+SAME(OUTCOME_PROTOCOL, OUTCOME__OUTCOME_PROTOCOL);
+SAME(OUTCOME_TIMEOUT, OUTCOME__OUTCOME_TIMEOUT);
+SAME(OUTCOME_STALLED, OUTCOME__OUTCOME_STALLED);
+SAME(OUTCOME_DISCONNECTED, OUTCOME__OUTCOME_DISCONNECTED);
+SAME(OUTCOME_TOO_LARGE, OUTCOME__OUTCOME_TOO_LARGE);
+SAME(OUTCOME_TOO_MANY_REDIRECTS, OUTCOME__OUTCOME_TOO_MANY_REDIRECTS);
+SAME(OUTCOME_BLOCKED_ADDRESS, OUTCOME__OUTCOME_BLOCKED_ADDRESS);
+SAME(OUTCOME_BLOCKED_ROBOTS, OUTCOME__OUTCOME_BLOCKED_ROBOTS);
+SAME(OUTCOME_BLOCKED_POLICY, OUTCOME__OUTCOME_BLOCKED_POLICY);
+SAME(OUTCOME_EXPIRED, OUTCOME__OUTCOME_EXPIRED);
+SAME(OUTCOME_DEADLINE, OUTCOME__OUTCOME_DEADLINE);
+SAME(OUTCOME_BAD_JOB, OUTCOME__OUTCOME_BAD_JOB);
+SAME(OUTCOME_CANCELLED, OUTCOME__OUTCOME_CANCELLED);
+SAME(OUTCOME_INTERNAL, OUTCOME__OUTCOME_INTERNAL);
+SAME(TRUNCATED_NONE, TRUNCATED__TRUNCATED_NONE);
+SAME(TRUNCATED_LENGTH, TRUNCATED__TRUNCATED_LENGTH);
+SAME(TRUNCATED_TIME, TRUNCATED__TRUNCATED_TIME);
+SAME(TRUNCATED_DISCONNECT, TRUNCATED__TRUNCATED_DISCONNECT);
+SAME(DEAD_LETTER_NONE, DEAD_LETTER__DEAD_LETTER_NONE);
+SAME(DEAD_LETTER_SENT, DEAD_LETTER__DEAD_LETTER_SENT);
+SAME(DEAD_LETTER_REFUSED, DEAD_LETTER__DEAD_LETTER_REFUSED);
 
 /* ---- the response ---- */
 
@@ -58,13 +84,18 @@ static bool next_field(const struct buf *headers, size_t *at, struct span *ret_n
 	return false;
 }
 
+static bool is_named(struct span field, const char *name)
+{
+	return field.len == strlen(name) && strncasecmp((const char *)field.data, name, field.len) == 0;
+}
+
 bool response_header(const struct response *resp, const char *name, struct span *ret_value)
 {
 	struct span field, value;
-	size_t at = 0, len = strlen(name);
+	size_t at = 0;
 
 	while (next_field(&resp->headers, &at, &field, &value)) {
-		if (field.len == len && strncasecmp((const char *)field.data, name, len) == 0) {
+		if (is_named(field, name)) {
 			*ret_value = value;
 			return true;
 		}
@@ -98,6 +129,8 @@ static bool type_matches(const char *pattern, const char *type)
 {
 	size_t len = strlen(pattern);
 
+	if (strcmp(pattern, "*/*") == 0)
+		return true;
 	if (len >= 2 && strcmp(pattern + len - 2, "/*") == 0)
 		return strncasecmp(pattern, type, len - 1) == 0;
 	return strcasecmp(pattern, type) == 0;
@@ -132,14 +165,14 @@ static bool has_validators(const struct job *job)
 int result_judge(const struct job *job, const struct response *resp, enum outcome *ret_outcome)
 {
 	bool is_success = resp->status >= 200 && resp->status < 300;
-	bool is_named = is_expected_status(job, resp->status);
+	bool is_wanted = is_expected_status(job, resp->status);
 	int err = 0;
 
-	if (resp->status == 304 && has_validators(job) && !is_named) {
+	if (resp->status == 304 && has_validators(job) && !is_wanted) {
 		*ret_outcome = OUTCOME_NOT_MODIFIED;
 		return 0;
 	}
-	if (!is_named && (job->n_expect_status || !is_success))
+	if (!is_wanted && (job->n_expect_status || !is_success))
 		err = is_success ? -ERR_UNEXPECTED_STATUS : -ERR_HTTP_STATUS;
 	else if (!is_expected_type(job, resp))
 		err = -ERR_UNEXPECTED_TYPE;
@@ -210,13 +243,14 @@ static void put_string(struct writer *w, uint32_t field, struct span text)
 
 static struct span cut(struct span text, size_t max)
 {
-	if (text.len > max) {
-		/* Not inside a character. */
-		while (max && (text.data[max] & 0xc0) == 0x80)
-			max--;
-		text.len = max;
-	}
-	return text;
+	size_t len = max;
+
+	if (text.len <= max)
+		return text;
+	/* Not inside a character, which has four bytes at most. */
+	while (len && max - len < 3 && (text.data[len] & 0xc0) == 0x80)
+		len--;
+	return (struct span){text.data, len};
 }
 
 static void put_text(struct writer *w, uint32_t field, const char *text)
@@ -225,8 +259,8 @@ static void put_text(struct writer *w, uint32_t field, const char *text)
 		put_string(w, field, span_str(text));
 }
 
-/* A message within: its length is written in front when it is known, so the bytes move by the length's size. Small ones need one
- * byte and nothing moves. */
+/* A message within the message: one byte is kept for its length, which is enough for nearly all; a longer one moves up.
+ */
 static uint8_t *open_message(struct writer *w, uint32_t field)
 {
 	put_raw_varint(w, field << 3 | WIRE_BYTES);
@@ -279,7 +313,9 @@ static void put_error(struct writer *w, const struct result *res)
 
 static void put_attempts(struct writer *w, const struct result *res)
 {
-	for (size_t i = 0; i < res->n_attempts; i++) {
+	size_t first = res->n_attempts > RESULT_ATTEMPTS_MAX ? res->n_attempts - RESULT_ATTEMPTS_MAX : 0;
+
+	for (size_t i = first; i < res->n_attempts; i++) {
 		uint8_t *start = open_message(w, 6);
 		put_int(w, 1, res->attempts[i].outcome);
 		put_int(w, 2, res->attempts[i].status);
@@ -296,20 +332,37 @@ static void put_redirects(struct writer *w, const struct result *res)
 		uint8_t *start = open_message(w, 9);
 		put_string(w, 1, cut(span_str(hop->url), URL_TEXT_MAX));
 		put_int(w, 2, hop->status);
-		put_bytes(w, 3, cut(hop->location, LOCATION_MAX));
+		put_bytes(w, 3, (struct span){hop->location.data, MIN(hop->location.len, (size_t)LOCATION_MAX)});
 		put_text(w, 4, hop->ip);
 		close_message(w, start);
 	}
 }
 
-/* Returns how many were left out. */
-static int32_t put_headers(struct writer *w, const struct response *resp, bool leave_out)
+/* Fields that the result has a place of its own for; the first of a name counts, as in response_header. */
+struct noted {
+	struct span content_type, etag, last_modified;
+};
+
+static void note(struct noted *noted, struct span name, struct span value)
+{
+	struct span *place = is_named(name, "Content-Type")    ? &noted->content_type
+			     : is_named(name, "ETag")	       ? &noted->etag
+			     : is_named(name, "Last-Modified") ? &noted->last_modified
+							       : NULL;
+
+	if (place && !place->data)
+		*place = value;
+}
+
+/* One pass over the lines. Returns how many were left out. */
+static int32_t put_headers(struct writer *w, const struct response *resp, bool leave_out, struct noted *ret_noted)
 {
 	struct span name, value;
 	size_t at = 0, bytes = 0;
 	int32_t dropped = resp->headers_dropped;
 
 	while (next_field(&resp->headers, &at, &name, &value)) {
+		note(ret_noted, name, value);
 		bytes += name.len + value.len;
 		if (leave_out || bytes > RESULT_HEADERS_BYTES_MAX)
 			dropped++;
@@ -319,12 +372,11 @@ static int32_t put_headers(struct writer *w, const struct response *resp, bool l
 	return dropped;
 }
 
-static void put_named_header(struct writer *w, uint32_t field, const struct response *resp, const char *name, size_t max)
+/* One that is cut would never match again: left out, it is still among the headers. */
+static void put_validator(struct writer *w, uint32_t field, struct span value, size_t max)
 {
-	struct span value;
-
-	if (response_header(resp, name, &value))
-		put_bytes(w, field, (struct span){value.data, MIN(value.len, max)});
+	if (value.len <= max)
+		put_bytes(w, field, value);
 }
 
 static void put_timing(struct writer *w, const struct result *res)
@@ -389,11 +441,12 @@ static void put_response(struct writer *w, const struct result *res, const struc
 	bool is_inline = res->job->body_mode != BODY_MODE_HASH_ONLY && res->job->body_mode != BODY_MODE_NONE;
 	bool is_cut = is_inline && (cuts->body_len < resp->body.len || (res->strip_body && resp->body_length));
 	enum truncated truncated = is_cut ? TRUNCATED_LENGTH : resp->truncated;
+	struct noted noted = {0};
 	char type[128];
 
 	put_int(w, 10, resp->status);
 	put_text(w, 11, http_version_text(resp->http_version));
-	put_int(w, 13, put_headers(w, resp, cuts->no_headers));
+	put_int(w, 13, put_headers(w, resp, cuts->no_headers, &noted));
 	put_text(w, 14, resp->remote_ip);
 	put_int(w, 15, resp->remote_port);
 	put_bytes(w, 16, (struct span){resp->body.data, cuts->body_len});
@@ -401,12 +454,12 @@ static void put_response(struct writer *w, const struct result *res, const struc
 	put_int(w, 19, resp->wire_length);
 	put_int(w, 20, resp->declared_length);
 	put_int(w, 21, truncated);
-	response_content_type(resp, type);
+	media_type(noted.content_type, type);
 	put_text(w, 22, type);
 	if (resp->has_digest)
 		put_bytes(w, 23, (struct span){resp->digest, DIGEST_BYTES});
-	put_named_header(w, 24, resp, "ETag", 1024);
-	put_named_header(w, 25, resp, "Last-Modified", 128);
+	put_validator(w, 24, noted.etag, ETAG_MAX);
+	put_validator(w, 25, noted.last_modified, LAST_MODIFIED_MAX);
 	put_int(w, 27, res->is_unchanged && truncated == TRUNCATED_NONE);
 	put_tls(w, resp);
 }
@@ -445,7 +498,8 @@ static void put_result(struct writer *w, const struct result *res, const struct 
 		close_message(w, start);
 	}
 	if (res->outcome == OUTCOME_BAD_JOB)
-		put_bytes(w, 37, (struct span){res->rec->value.data, MIN(res->rec->value.len, (size_t)RESULT_RAW_INPUT_MAX)});
+		put_bytes(w, 37,
+			  (struct span){res->rec->value.data, MIN(res->rec->value.len, (size_t)RESULT_RAW_INPUT_MAX)});
 }
 
 /* ---- sizes ---- */
@@ -455,17 +509,20 @@ static size_t text_bound(const char *text, size_t max)
 	return text ? MIN(strlen(text), max) * 3 + 16 : 16;
 }
 
-/* At least what put_result writes without the body: strings may grow threefold, each field has at most 16 bytes around it. */
+/* At least what put_result writes without the body: strings may grow threefold, each field has at most 16 bytes around
+ * it. */
 static size_t size_bound(const struct result *res)
 {
 	const struct job *job = res->job;
 	size_t bytes = 2048 + RESULT_RAW_INPUT_MAX + 3 * DETAIL_MAX + res->n_attempts * 64;
 
-	bytes += text_bound(job->job_id, SIZE_MAX) + text_bound(job->replay_id, SIZE_MAX) + text_bound(job->url, URL_TEXT_MAX);
+	bytes += text_bound(job->job_id, SIZE_MAX) + text_bound(job->replay_id, SIZE_MAX) +
+		 text_bound(job->url, URL_TEXT_MAX);
 	bytes += text_bound(res->final_url, URL_TEXT_MAX) + text_bound(res->rec->topic, SIZE_MAX);
 	bytes += text_bound(res->instance, SIZE_MAX) + text_bound(res->version, SIZE_MAX);
 	for (size_t i = 0; i < res->n_redirects; i++)
-		bytes += text_bound(res->redirects[i].url, URL_TEXT_MAX) + MIN(res->redirects[i].location.len, (size_t)LOCATION_MAX) + 128;
+		bytes += text_bound(res->redirects[i].url, URL_TEXT_MAX) +
+			 MIN(res->redirects[i].location.len, (size_t)LOCATION_MAX) + 128;
 	for (size_t i = 0; i < job->n_attrs; i++)
 		bytes += text_bound(job->attrs[i].key, SIZE_MAX) + text_bound(job->attrs[i].value, SIZE_MAX);
 	if (res->resp) /* a name grows threefold, and the shortest line, "a:\n", gets 8 bytes around it */

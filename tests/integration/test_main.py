@@ -156,7 +156,9 @@ def test_sigterm_with_500_in_flight_finishes_them_and_a_restart_goes_on(broker, 
     t = topics(broker.bootstrap, partitions=8)
     n = 5000 // SCALE
     inflight = min(500, n // 2)
-    jobs = t.produce_jobs([f"{origin.url}/delay/100"] * n, partitions=8)
+    # However slow an instrumented build starts them, they are in flight together.
+    delay_ms = 3000 if worker.is_instrumented() else 100
+    jobs = t.produce_jobs([f"{origin.url}/delay/{delay_ms}"] * n, partitions=8)
     options = t.options(host__inflight=1000, inflight=inflight)
     first = start_worker(options)
     proc.wait_until(lambda: origin.stats("/delay")["peak"] >= inflight, 60, f"{inflight} in flight", first.process, 0.005)

@@ -87,10 +87,10 @@ void broker_append(int32_t partition, struct rec *rec, int64_t term, bool is_uns
 
 	world.progress_us = world.now_us;
 	rec->appended++;
-	broker.results++;
+	seen.results++;
 	if (is_unsure || !part->owner || part->term != term) {
 		rec->excused++;
-		broker.excused++;
+		seen.excused++;
 	} else {
 		rec->live++;
 	}
@@ -122,7 +122,7 @@ void broker_commit(int32_t partition, int64_t offset, const char *metadata)
 	if (offsetmap_decode(metadata, strlen(metadata), set, SET_WORDS, &n_bits))
 		fail("the completed set of partition %d does not parse: %s", partition, metadata);
 	world.progress_us = world.now_us;
-	broker.commits++;
+	seen.commits++;
 	part->committed = offset;
 	snprintf(part->metadata, sizeof(part->metadata), "%s", metadata);
 	for (size_t i = 0; i < part->n_visible; i++)
@@ -138,7 +138,7 @@ void broker_end_term(int32_t partition)
 		struct rec *rec = &part->recs[i];
 		if (!rec->is_covered) {
 			rec->excused += rec->live;
-			broker.excused += (uint64_t)rec->live;
+			seen.excused += (uint64_t)rec->live;
 		}
 		rec->live = 0;
 	}

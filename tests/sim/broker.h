@@ -78,9 +78,6 @@ struct broker {
 	size_t topic_max, dead_letter_max;
 	int64_t delivery_us, commit_us, full_until_us;
 	size_t producer_room;
-	/* What was seen, summed up over all histories. */
-	uint64_t outcomes[32], results, excused, revokes, losts, given_up, crashes, commits, commit_errors, queue_full, held, stripped,
-		dead_letters, skipped, unpaired_revokes;
 };
 
 extern struct broker broker;

@@ -6,6 +6,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+/* What an arena may have grown by since it was counted. */
+#define MEMORY_SLACK 4096
+#define MEMORY_EVERY 32
+
 #define IS(machine, left, op, right, what)                                                                             \
 	do {                                                                                                           \
 		int64_t left_ = (int64_t)(left), right_ = (int64_t)(right);                                            \
@@ -65,6 +69,29 @@ static void check_partition(struct machine *machine, const struct partition *par
 		     kafka_part_partition(part->kafka));
 }
 
+/* The count is what the jobs hold: their arenas, answers and payloads. */
+static void check_memory(struct machine *machine)
+{
+	const struct pipeline *pl = machine->pl;
+	size_t bytes = 0;
+
+	for (int state = 0; state < TASK_STATES; state++)
+		LIST_EACH(&pl->tasks.in[state], task, struct task, node) {
+			size_t held = task->arena.bytes;
+			if (task->resp)
+				held += sizeof(*task->resp) + task->resp->body.cap + task->resp->headers.cap;
+			/* After a dead letter the body is counted twice until the delivery: too much is the safe side. */
+			if (task->partition && task->dead_letter == DEAD_LETTER_NONE && task->bytes > held + MEMORY_SLACK)
+				fail("machine %d: job %" PRId64 " in state %d holds %zu bytes and counts %zu", machine->id,
+				     task->rec.offset, state, held, task->bytes);
+			if (task->partition && task->bytes + MEMORY_SLACK < held)
+				fail("machine %d: job %" PRId64 " in state %d holds %zu bytes and counts only %zu", machine->id,
+				     task->rec.offset, state, held, task->bytes);
+			bytes += task->partition ? task->bytes : 0;
+		}
+	IS(machine, bytes, ==, pl->task_bytes, "memory counted by job");
+}
+
 void check_machine(struct machine *machine)
 {
 	struct pipeline *pl = machine->pl;
@@ -89,6 +116,8 @@ void check_machine(struct machine *machine)
 	IS(machine, inflight, ==, pl->admit.inflight, "in flight by partition");
 	IS(machine, waiting, ==, pl->admit.waiting, "waiting by partition");
 	IS(machine, resolving, ==, pl->admit.resolving, "resolving by partition");
+	if (world.n_steps % MEMORY_EVERY == 0)
+		check_memory(machine);
 	if (machine->stop_at_us && list_empty(&pl->partitions) && !consumer_is_leaving(machine->in))
 		fail("machine %d has nothing left to drain and does not leave", machine->id);
 	hosts_each(pl->admit.hosts, check_host, &sums);

@@ -191,9 +191,9 @@ static void revoke(struct kafka_in *in, bool is_lost)
 	in->revoke_us = world.now_us;
 	trace(in->machine, is_lost ? "lost" : "revoked", (int64_t)in->n_parts, 0);
 	if (is_lost)
-		broker.losts++;
+		seen.losts++;
 	else
-		broker.revokes++;
+		seen.revokes++;
 	in->events->on_revoke(in->ctx, in->parts, in->n_parts, is_lost);
 }
 
@@ -257,7 +257,7 @@ static void check_revoked(struct kafka_in *in, const struct kafka_part *part)
 	if (unanswered && world.now_us < may_give_up_us(in))
 		fail("machine %d handed partition %d back with %zu results not acknowledged or not committed, %.3f s too early",
 		     in->machine->id, part->partition, unanswered, (double)(may_give_up_us(in) - world.now_us) / 1e6);
-	broker.given_up += unanswered;
+	seen.given_up += unanswered;
 }
 
 void kafka_in_revoked(struct kafka_in *in)
@@ -407,7 +407,7 @@ static void on_commit_answers(void *ctx)
 	for (size_t i = 0; i < in->n_rows; i++)
 		free(in->rows[i].metadata);
 	in->n_rows = 0;
-	broker.commit_errors += err != 0;
+	seen.commit_errors += err != 0;
 	trace(in->machine, "commit answered", err, 0);
 	in->events->on_committed(in->ctx, err, err ? "simulated" : "");
 }

@@ -129,13 +129,17 @@ static char *json_job(void)
 	if (chance(0.2))
 		n += (size_t)snprintf(wishes + n, sizeof(wishes) - n, ",\"not_before_at_ms\":%" PRId64, now_ms + rnd_between(0, 60000));
 	if (chance(0.2))
-		n += (size_t)snprintf(wishes + n, sizeof(wishes) - n, ",\"expiresAtMs\":\"%" PRId64 "\"", now_ms + rnd_between(500, 90000));
+		n += (size_t)snprintf(wishes + n, sizeof(wishes) - n, ",\"expiresAtMs\":\"%" PRId64 "\"", chance(0.1) ? INT64_MAX : now_ms + rnd_between(500, 90000));
 	if (chance(0.2))
 		n += (size_t)snprintf(wishes + n, sizeof(wishes) - n, ",\"method\":\"HEAD\",\"body_mode\":\"BODY_MODE_HASH_ONLY\"");
 	if (chance(0.2))
 		n += (size_t)snprintf(wishes + n, sizeof(wishes) - n, ",\"max_redirects\":%d", (int)rnd(4));
 	if (chance(0.2))
-		n += (size_t)snprintf(wishes + n, sizeof(wishes) - n, ",\"retry\":{\"max_attempts\":%d}", (int)rnd(5));
+		n += (size_t)snprintf(wishes + n, sizeof(wishes) - n, ",\"retry\":{\"max_attempts\":%d,\"base_ms\":%" PRId64 "}", (int)rnd(5),
+				      chance(0.2) ? INT64_MAX : (int64_t)rnd(2000));
+	if (chance(0.1))
+		n += (size_t)snprintf(wishes + n, sizeof(wishes) - n, ",\"timeouts\":{\"total_ms\":%" PRId64 ",\"stall_ms\":1}",
+				      chance(0.3) ? INT64_MAX : rnd_between(1, 5000));
 	if (chance(0.2))
 		n += (size_t)snprintf(wishes + n, sizeof(wishes) - n, ",\"expect\":{\"status\":[200,404]}");
 	return xasprintf("{\"url\":\"%s\"%s}", url, wishes);
@@ -164,7 +168,7 @@ static void garbage(int32_t partition, int64_t gap)
 static void add_job(int32_t partition, double garbage_share)
 {
 	int64_t gap = chance(0.1) ? (int64_t)rnd(chance(0.1) ? 2000 : 6) : 0;
-	enum job_kind kind = chance(garbage_share) ? (enum job_kind)(JOB_GARBAGE + rnd(JOB_KINDS - JOB_GARBAGE)) : (enum job_kind)rnd(2);
+	enum job_kind kind = chance(garbage_share) ? (enum job_kind)(JOB_GARBAGE + rnd(JOB_KINDS - JOB_GARBAGE)) : chance(0.7) ? JOB_URL : JOB_TEXT;
 	char *text = NULL;
 
 	switch (kind) {
@@ -287,6 +291,7 @@ static void reap(struct machine *machine, bool is_last)
 	int exit_code = worker_run(machine->worker);
 	int64_t took_us = world.now_us - machine->stop_at_us, most_us = machine->opts->drain_timeout * US_PER_MS + US_PER_S;
 
+	seen.stops++;
 	trace(machine, "stopped", exit_code, took_us);
 	if (!machine->stop_at_us)
 		fail("machine %d stopped without a signal", machine->id);
@@ -360,7 +365,7 @@ static void inflict_on(struct machine *machine, enum fault fault)
 		stop(machine);
 		break;
 	case FAULT_CRASH:
-		broker.crashes++;
+		seen.crashes++;
 		bury(machine);
 		start_again(machine);
 		break;
@@ -409,6 +414,7 @@ static void heal(void)
 {
 	history.has_ended = true;
 	broker.delivery_fails = broker.delivery_unsure = broker.commit_fails = broker.commit_unsure = broker.is_slow = 0;
+	broker.topic_max = SIZE_MAX; /* somebody raised it */
 	broker.rebalance_timeout_us = 300 * US_PER_S; /* a shorter one than a drain takes may go on for ever */
 	trace(NULL, "no more faults", 0, 0);
 	if (n_running() == 0 && !world.machines[0].boot.due.place)
@@ -451,7 +457,7 @@ static void plan_faults(bool is_calm)
 	broker.commit_unsure = now_and_then(share / 2, 0.3);
 	broker.is_slow = now_and_then(share, 0.05);
 	broker.producer_room = chance(share) ? (size_t)rnd_between(1, 10) : 100000;
-	broker.topic_max = chance(share) ? (size_t)rnd_between(3000, 8000) : SIZE_MAX;
+	broker.topic_max = chance(share) ? (size_t)rnd_between(chance(0.3) ? 300 : 3000, 8000) : SIZE_MAX;
 	broker.dead_letter_max = chance(share) ? 1000 : SIZE_MAX;
 	broker.rebalance_timeout_us = (history.is_hasty ? rnd_between(1, 6) : 300) * US_PER_S;
 	for (int i = 0; i < FAULTS; i++)
@@ -514,13 +520,13 @@ static void check_dead_letters(void)
 static void check_doubles(void)
 {
 	static const enum fault doubling[] = {FAULT_CRASH, FAULT_KICK, FAULT_FREEZE, FAULT_SECOND_SIGNAL};
-	bool may_double = history.was_cut || history.is_unsure || history.is_hasty || broker.given_up > history.given_up_before;
+	bool may_double = history.was_cut || history.is_unsure || history.is_hasty || seen.given_up > history.given_up_before;
 
 	for (size_t i = 0; i < ARRAY_LEN(doubling); i++)
 		may_double |= history.faults[doubling[i]];
-	if (!may_double && broker.excused > history.excused_before)
+	if (!may_double && seen.excused > history.excused_before)
 		fail("%" PRIu64 " results are doubled, and no fault of this history explains one",
-		     broker.excused - history.excused_before);
+		     seen.excused - history.excused_before);
 }
 
 static void end(void)
@@ -553,12 +559,13 @@ void history_run(uint64_t seed, bool is_calm)
 {
 	memset(&history, 0, sizeof(history));
 	world_start(seed);
-	history.excused_before = broker.excused;
-	history.given_up_before = broker.given_up;
+	history.excused_before = seen.excused;
+	history.given_up_before = seen.given_up;
 	plan(is_calm);
 	while (!history.has_ended || !broker_is_done())
 		step(false);
 	end();
+	seen.histories++;
 	event_clear(&history.fault);
 	event_clear(&history.show);
 	for (size_t i = 0; i < history.n_overrides; i++)

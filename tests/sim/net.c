@@ -176,7 +176,7 @@ void resolve_start(struct resolve *rs, const char *host, struct resolve_query *q
 	query->fn = fn;
 	query->ctx = ctx;
 	if (list_empty(&lookup->queries) && !lookup->event.due.place) {
-		net.lookups++;
+		seen.lookups++;
 		lookup->since_us = world.now_us;
 		lookup->err = lookup_outcome(rs, origin, &us);
 		event_set(&lookup->event, rs->loop, world.now_us + us, on_answer, lookup);
@@ -494,14 +494,14 @@ int fetch_start(struct fetch *fetch, const struct fetch_request *req, fetch_done
 	check_caps(fetch, transfer, ctx);
 	plan(transfer, req);
 	list_push(&fetch->transfers, &transfer->node);
-	net.transfers++;
+	seen.transfers++;
 	*ret_transfer = transfer;
 	return 0;
 }
 
 void fetch_cancel(struct transfer *transfer)
 {
-	net.cancelled++;
+	seen.cancelled++;
 	transfer_free(transfer);
 }
 
@@ -510,7 +510,7 @@ void fetch_pause(struct transfer *transfer, bool is_paused)
 	if (transfer->is_paused == is_paused)
 		return;
 	transfer->is_paused = is_paused;
-	net.paused += is_paused;
+	seen.paused += is_paused;
 	if (is_paused) {
 		transfer->left_us = MAX(transfer->event.due.at_us - world.now_us, 0);
 		event_clear(&transfer->event);

@@ -21,8 +21,6 @@ struct net {
 	size_t n_origins;
 	int64_t body_max;
 	int64_t n_redirects;
-	/* What was seen, summed up over all histories. */
-	uint64_t transfers, cancelled, paused, lookups;
 };
 
 extern struct net net;

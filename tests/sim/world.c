@@ -13,6 +13,7 @@
 #define EPOCH_MS INT64_C(1800000000000)
 
 struct world world;
+struct seen seen;
 
 static struct line {
 	int64_t now_us, a, b;
@@ -191,6 +192,7 @@ bool world_step(void)
 	if (at_us == INT64_MAX)
 		return false;
 	world.n_steps++;
+	seen.steps++;
 	world.now_us = MAX(world.now_us, at_us);
 	world.turned = loop ? loop->machine : NULL;
 	if (loop) {

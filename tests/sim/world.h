@@ -71,7 +71,14 @@ struct world {
 	int64_t outage_until_us; /* the broker takes nothing */
 };
 
+/* What happened, summed up over all histories. Nothing but uint64_t: processes add theirs up. */
+struct seen {
+	uint64_t histories, steps, results, excused, revokes, losts, given_up, crashes, stops, commits, commit_errors, queue_full, stripped,
+		dead_letters, transfers, cancelled, paused, lookups, outcomes[32];
+};
+
 extern struct world world;
+extern struct seen seen;
 
 void world_start(uint64_t seed);
 void world_done(void);

@@ -23,6 +23,9 @@ struct server {
 	SSL_CTX *tls; /* NULL = plain */
 	pthread_t thread;
 	_Atomic int n_connections, n_requests;
+	pthread_mutex_t lock; /* of n_peers */
+	pthread_cond_t is_quiet;
+	int n_peers;
 };
 
 struct peer {
@@ -214,7 +217,7 @@ static inline bool peer_answer(struct peer *peer, const char *path)
 		return peer_say(peer,
 				"HTTP/1.1 103 Early Hints\r\nX-Early: 1\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: "
 				"chunked\r\nX-Fold: a\r\n  b\r\nTrailer: "
-				"X-Last\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-Last: z\r\n\r\n");
+				"X-Last\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-Last: z\r\nX-Too: y\r\n\r\n");
 	if (strcmp(path, "/gzip") == 0)
 		return say_counted(peer, "Content-Encoding: gzip\r\n", hello_gz, sizeof(hello_gz));
 	if (strcmp(path, "/badgzip") == 0)
@@ -274,6 +277,15 @@ static inline bool peer_request(struct peer *peer, char path[static 64])
 	return sscanf(peer->head, "%*s %63s", path) == 1;
 }
 
+static inline void server_count(struct server *server, int change)
+{
+	pthread_mutex_lock(&server->lock);
+	server->n_peers += change;
+	if (server->n_peers == 0)
+		pthread_cond_signal(&server->is_quiet);
+	pthread_mutex_unlock(&server->lock);
+}
+
 static inline void *peer_main(void *ctx)
 {
 	struct peer *peer = ctx;
@@ -294,6 +306,7 @@ static inline void *peer_main(void *ctx)
 		SSL_free(peer->ssl);
 	}
 	close(peer->fd);
+	server_count(peer->server, -1);
 	free(peer);
 	return NULL;
 }
@@ -311,6 +324,7 @@ static inline void *server_main(void *ctx)
 		peer->server = server;
 		peer->fd = fd;
 		server->n_connections++;
+		server_count(server, 1);
 		if (pthread_create(&thread, NULL, peer_main, peer) != 0)
 			abort();
 		pthread_detach(thread);
@@ -362,17 +376,25 @@ static inline void hole_close(struct hole *hole)
 static inline void server_start(struct server *server, SSL_CTX *tls)
 {
 	*server = (struct server){.tls = tls};
+	pthread_mutex_init(&server->lock, NULL);
+	pthread_cond_init(&server->is_quiet, NULL);
 	server->fd = listen_at(INADDR_LOOPBACK, &server->port, 128);
 	if (pthread_create(&server->thread, NULL, server_main, server) != 0)
 		abort();
 }
 
-/* Its connections end when their clients close. */
+/* Waits for its connections, which end when their clients close. */
 static inline void server_stop(struct server *server)
 {
 	shutdown(server->fd, SHUT_RDWR);
 	pthread_join(server->thread, NULL);
 	close(server->fd);
+	pthread_mutex_lock(&server->lock);
+	while (server->n_peers)
+		pthread_cond_wait(&server->is_quiet, &server->lock);
+	pthread_mutex_unlock(&server->lock);
+	pthread_mutex_destroy(&server->lock);
+	pthread_cond_destroy(&server->is_quiet);
 	SSL_CTX_free(server->tls);
 }
 

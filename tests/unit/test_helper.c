@@ -170,6 +170,41 @@ static void free_gives_up_a_job_that_does_not_end(void **state)
 	assert_int_equal(fix->n_done, 0);
 }
 
+static void a_job_may_be_taken_back(void **state)
+{
+	struct fixture *fix = *state;
+	sem_t begun, go_on;
+	struct work blocked = {.fix = fix, .begun = &begun, .go_on = &go_on}, next[3];
+
+	sem_init(&begun, 0, 0);
+	sem_init(&go_on, 0, 0);
+	blocked.job = (struct helper_job){.run = on_run_blocked, .done = on_done, .ctx = &blocked};
+	helper_submit(fix->helper, &blocked.job);
+	for (int i = 0; i < 3; i++) {
+		next[i] = (struct work){.fix = fix, .number = 0};
+		next[i].job = (struct helper_job){.run = on_run, .done = on_done, .ctx = &next[i]};
+		helper_submit(fix->helper, &next[i].job);
+	}
+	sem_wait(&begun);
+	/* Not begun: the first and the last of what waits. */
+	assert_true(helper_cancel(fix->helper, &next[2].job, 0));
+	assert_true(helper_cancel(fix->helper, &next[0].job, 0));
+	assert_true(helper_cancel(fix->helper, &next[0].job, 0)); /* not there any more */
+	assert_int_equal(helper_pending(fix->helper), 2);
+	/* Running: given up, then waited for. */
+	assert_false(helper_cancel(fix->helper, &blocked.job, 20));
+	sem_post(&go_on);
+	assert_true(helper_cancel(fix->helper, &blocked.job, LONG_MS));
+	assert_int_equal(helper_pending(fix->helper), 1);
+	/* The one that is left runs, alone. */
+	while (helper_pending(fix->helper) > 0)
+		loop_turn(fix->loop, LONG_MS * US_PER_MS);
+	assert_int_equal(fix->n_run, 1);
+	assert_int_equal(fix->n_done, 1);
+	sem_destroy(&begun);
+	sem_destroy(&go_on);
+}
+
 static void helpers_may_come_and_go(void **state)
 {
 	struct fixture *fix = *state;
@@ -191,6 +226,7 @@ int main(void)
 	    TEST(done_may_be_null),
 	    TEST(free_waits_for_the_running_job_and_leaves_the_rest),
 	    TEST(free_gives_up_a_job_that_does_not_end),
+	    TEST(a_job_may_be_taken_back),
 	    TEST(helpers_may_come_and_go),
 	};
 
