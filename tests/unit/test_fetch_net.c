@@ -545,6 +545,7 @@ static void owners_do_what_they_like(void **state)
 	free(crowd);
 }
 
+/* The loop turns on without it. */
 static void freed_with_transfers_running(void **state)
 {
 	struct run runs[3];
@@ -557,6 +558,9 @@ static void freed_with_transfers_running(void **state)
 		loop_turn(world_of(state)->loop, 1000);
 	if (runs[0].resp)
 		drop(&runs[0]);
+	fetch_free(world_of(state)->fetch);
+	world_of(state)->fetch = NULL;
+	loop_turn(world_of(state)->loop, 1000);
 }
 
 int main(void)
