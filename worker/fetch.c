@@ -440,6 +440,7 @@ void fetch_free(struct fetch *fetch)
 		return;
 	while ((node = list_first(&fetch->running)) || (node = list_first(&fetch->done)))
 		fetch_cancel(CONTAINER_OF(node, struct transfer, node));
+	loop_after_turn_clear(fetch->loop, on_after_turn, fetch);
 	list_free_all(&fetch->pool);
 	lanes_retire(fetch); /* none runs anything */
 	loop_timer_done(&fetch->timer);

@@ -167,34 +167,25 @@ static void set_digest(struct transfer *t)
 static void set_times(struct transfer *t)
 {
 	struct response *resp = t->resp;
-	struct metrics *metrics = t->fetch->metrics;
 	curl_off_t name = 0, connect = 0, tls = 0, first = 0;
 	long n_connects = 0;
 
 	resp->total_us = clock_now_us() - t->start_us;
-	hist_observe(&metrics->fetch_seconds, resp->total_us);
-	metrics->wire_bytes += (uint64_t)resp->wire_length;
 	if (resp->status) {
 		curl_easy_getinfo(t->easy, CURLINFO_STARTTRANSFER_TIME_T, &first);
 		resp->first_byte_us = first;
-		hist_observe(&metrics->first_byte_seconds, first);
 	}
 	curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
-	resp->is_new_connection = n_connects > 0;
-	if (!resp->is_new_connection)
+	if (n_connects == 0)
 		return;
 	curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &name);
 	curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connect);
 	curl_easy_getinfo(t->easy, CURLINFO_APPCONNECT_TIME_T, &tls);
-	if (connect > 0) {
-		metrics->connections++;
+	resp->is_new_connection = connect > 0; /* libcurl counts tries */
+	if (connect > 0)
 		resp->connect_us = MAX(connect - name, 1);
-		hist_observe(&metrics->connect_seconds, resp->connect_us);
-	}
-	if (tls > 0) {
+	if (tls > 0)
 		resp->tls_us = MAX(tls - connect, 1);
-		hist_observe(&metrics->tls_seconds, resp->tls_us);
-	}
 }
 
 void end_collect(struct transfer *t, CURLcode code)

@@ -265,6 +265,18 @@ void loop_after_turn(struct loop *loop, loop_fn fn, void *ctx)
 	loop->hooks[loop->n_hooks++] = (struct hook){fn, ctx};
 }
 
+void loop_after_turn_clear(struct loop *loop, loop_fn fn, void *ctx)
+{
+	size_t i = 0;
+
+	while (i < loop->n_hooks && !(loop->hooks[i].fn == fn && loop->hooks[i].ctx == ctx))
+		i++;
+	if (i == loop->n_hooks)
+		return;
+	loop->n_hooks--;
+	memmove(&loop->hooks[i], &loop->hooks[i + 1], (loop->n_hooks - i) * sizeof(loop->hooks[0]));
+}
+
 void loop_again(struct loop *loop)
 {
 	loop->is_again = true;

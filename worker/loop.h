@@ -47,6 +47,8 @@ void loop_timer_done(struct loop_timer *timer);
 
 /* Runs fn after every turn. At most 16. */
 void loop_after_turn(struct loop *loop, loop_fn fn, void *ctx);
+/* No more: its owner goes while the loop still turns. Not from a hook. */
+void loop_after_turn_clear(struct loop *loop, loop_fn fn, void *ctx);
 /* Makes the next turn start without waiting. */
 void loop_again(struct loop *loop);
 

@@ -1,0 +1,148 @@
+/* profile: which settings apply to a host, and what a job may wish for. */
+#include "err.h"
+#include "profile.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#define HUGE_MS INT64_MAX
+
+static struct host_section sections[] = {
+	{.glob = (char[]){"api.example.com"}, .host = {.host_inflight = 1}},
+	{.glob = (char[]){"*.example.com"}, .host = {.host_inflight = 2}},
+};
+
+static struct options settings(void)
+{
+	return (struct options){
+		.body_max = 1000,
+		.host = {.host_inflight = 8,
+			 .fetch_timeout = 10000,
+			 .fetch_connect_timeout = 3000,
+			 .fetch_stall_timeout = 5000,
+			 .retry_max_attempts = 3,
+			 .retry_base = 500,
+			 .retry_max = 30000,
+			 .redirect_max = 5},
+		.sections = sections,
+		.n_sections = ARRAY_LEN(sections),
+	};
+}
+
+static struct job plain_job(void)
+{
+	return (struct job){.job_id = "id", .url = "http://a/", .method = "GET", .max_redirects = -1};
+}
+
+static void the_first_glob_that_matches(void **state)
+{
+	static const struct {
+		const char *host;
+		int64_t inflight;
+	} rows[] = {
+		{"api.example.com", 1}, {"www.example.com", 2}, {"example.com", 8}, {"api.example.com.evil.org", 8}, {"API.example.com", 1},
+	};
+	struct options opts = settings();
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		assert_int_equal(profile_of_host(&opts, rows[i].host)->host_inflight, rows[i].inflight);
+	assert_ptr_equal(profile_of_name(&opts, "*.example.com"), &sections[1].host);
+	assert_null(profile_of_name(&opts, "www.example.com")); /* a name is a glob as written, not a host */
+	assert_null(profile_of_name(&opts, ""));
+}
+
+static void no_wishes(void **state)
+{
+	struct options opts = settings();
+	struct job job = plain_job();
+	struct limits limits = profile_limits(&opts, &opts.host, &job);
+
+	assert_int_equal(limits.connect_ms, 3000);
+	assert_int_equal(limits.total_ms, 10000);
+	assert_int_equal(limits.stall_ms, 5000);
+	assert_int_equal(limits.retry.max_attempts, 3);
+	assert_int_equal(limits.retry.base_ms, 500);
+	assert_int_equal(limits.retry.max_ms, 30000);
+	assert_int_equal(limits.max_redirects, 5);
+	assert_int_equal(limits.body_max_bytes, 1000);
+	assert_false(limits.is_http2);
+}
+
+static void a_job_may_ask_for_less(void **state)
+{
+	struct options opts = settings();
+	struct job job = plain_job();
+
+	job.connect_ms = 1;
+	job.total_ms = 2;
+	job.stall_ms = 3;
+	job.max_attempts = 1;
+	job.base_ms = 4;
+	job.max_ms = 5;
+	job.max_redirects = 0;
+	job.max_body_bytes = 6;
+	struct limits limits = profile_limits(&opts, &opts.host, &job);
+	assert_int_equal(limits.connect_ms, 1);
+	assert_int_equal(limits.total_ms, 2);
+	assert_int_equal(limits.stall_ms, 3);
+	assert_int_equal(limits.retry.max_attempts, 1);
+	assert_int_equal(limits.retry.base_ms, 4);
+	assert_int_equal(limits.retry.max_ms, 5);
+	assert_int_equal(limits.max_redirects, 0); /* 0 is a wish here: do not follow */
+	assert_int_equal(limits.body_max_bytes, 6);
+}
+
+static void a_job_gets_no_more(void **state)
+{
+	struct options opts = settings();
+	struct job job = plain_job();
+
+	job.connect_ms = job.total_ms = job.stall_ms = job.base_ms = job.max_ms = job.max_body_bytes = HUGE_MS;
+	job.max_attempts = job.max_redirects = INT32_MAX;
+	struct limits limits = profile_limits(&opts, &opts.host, &job);
+	assert_int_equal(limits.connect_ms, 3000);
+	assert_int_equal(limits.total_ms, 10000);
+	assert_int_equal(limits.stall_ms, 5000);
+	assert_int_equal(limits.retry.max_attempts, 3);
+	assert_int_equal(limits.retry.base_ms, 30000); /* a longer back-off asks less of the host; retry.max still holds */
+	assert_int_equal(limits.retry.max_ms, 30000);
+	assert_int_equal(limits.max_redirects, 5);
+	assert_int_equal(limits.body_max_bytes, 1000);
+}
+
+static void what_is_checked(void **state)
+{
+	static const struct {
+		struct job job;
+		int err;
+	} rows[] = {
+		{{.method = "GET"}, 0},
+		{{.method = "HEAD"}, 0},
+		{{.method = "POST"}, -ERR_METHOD_DENIED},
+		{{.method = "get"}, -ERR_METHOD_DENIED}, /* methods are case-sensitive, RFC 9110 9.1 */
+		{{.method = "GET", .body = {(const uint8_t *)"x", 1}}, -ERR_BODY_DENIED},
+		{{.method = "GET", .secret_ref = "token"}, -ERR_SECRET_UNKNOWN},
+		{{.method = "GET", .secret_ref = ""}, 0},
+		{{.method = "GET", .proxy_ref = "eu"}, -ERR_PROXY_UNKNOWN},
+		{{.method = "GET", .host_profile = "*.example.com"}, 0},
+		{{.method = "GET", .host_profile = "*.example.org"}, -ERR_PROFILE_UNKNOWN},
+		{{.method = "GET", .host_profile = ""}, 0},
+	};
+	struct options opts = settings();
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		assert_int_equal(profile_check(&opts, &rows[i].job), rows[i].err);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_first_glob_that_matches), cmocka_unit_test(no_wishes),	  cmocka_unit_test(a_job_may_ask_for_less),
+		cmocka_unit_test(a_job_gets_no_more),	       cmocka_unit_test(what_is_checked),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
