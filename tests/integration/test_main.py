@@ -302,6 +302,10 @@ def produce_mixed(topics, sent, rng, good_url, n_bad, n_good):
     topics.flush()
 
 
+def is_flat(memory):
+    return len(memory) > 2 and (worker.is_instrumented() or memory[-1] - max(memory[:-1]) < 4 << 20)
+
+
 @pytest.mark.short
 def test_garbage_among_good_jobs(broker, nginx, topics, start_worker):
     rng = random.Random(3)
@@ -311,7 +315,9 @@ def test_garbage_among_good_jobs(broker, nginx, topics, start_worker):
     reader = t.reader()
     sent = Sent()
     memory = []
-    for _ in range(3):
+    # Flat: after a few rounds of the same, one needs no more than all before it. Not the second at once: how many records of 1 MB
+    # librdkafka holds at a time differs from round to round. A leak of 400 bytes a record fails.
+    while len(memory) < 6 and not is_flat(memory):
         produce_mixed(t, sent, rng, f"{nginx.url}/1k", 10000 // SCALE, 1000 // SCALE)
         reader.until(len(sent.by_source))
         memory.append(w.rss_bytes())
@@ -328,9 +334,7 @@ def test_garbage_among_good_jobs(broker, nginx, topics, start_worker):
     assert len(sources) == len(set(sources)) == len(sent.by_source)
 
     check_dead_letters(t, sent)
-    if not worker.is_instrumented():
-        # The first round warms up; after it the same again and again needs no more.
-        assert memory[2] - memory[1] < 16 << 20, [m >> 20 for m in memory]
+    assert is_flat(memory), [m >> 20 for m in memory]
 
 
 def check_dead_letters(topics, sent):
