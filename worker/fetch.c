@@ -47,7 +47,9 @@ static void transfer_free(struct transfer *t)
 	free(t);
 }
 
-/* Back to the pool with all that it still holds. */
+/* Back to the pool with all that it still holds. Not one that was for HTTP/2: while other streams use its
+ * connection, 7.88 leaves the handle its read buffer, which then is not of the size asked for, and what came during a
+ * pause. */
 static void transfer_put(struct transfer *t)
 {
 	struct fetch *fetch = t->fetch;
@@ -60,7 +62,7 @@ static void transfer_put(struct transfer *t)
 	}
 	curl_easy_reset(t->easy);
 	free(t->header_block);
-	if (fetch->pool.len >= POOL_MAX || t->was_paused) {
+	if (fetch->pool.len >= POOL_MAX || t->is_http2) {
 		transfer_free(t);
 		return;
 	}
@@ -175,8 +177,7 @@ static void nudge_all(struct fetch *fetch)
 /* Off the lane; what it holds stays until transfer_put. */
 static void transfer_detach(struct transfer *t)
 {
-	/* With HTTP/2, 7.88 keeps what came during a pause past the transfer and hands it to the next one on the same
-	 * handle: take it now, and do not use the handle again (transfer_put). */
+	/* What came during a pause is taken now. */
 	t->is_dropping = true;
 	if (t->is_recv_paused)
 		curl_easy_pause(t->easy, CURLPAUSE_CONT);
@@ -271,6 +272,7 @@ static void transfer_fill(struct transfer *t, const struct fetch_request *req)
 	t->body_max_bytes = req->body_max_bytes;
 	t->body_overflow_fails = req->body_overflow_fails;
 	t->body_mode = req->body_mode;
+	t->is_http2 = req->is_http2;
 	t->is_head = strcmp(req->method, "HEAD") == 0;
 	t->start_us = clock_now_us();
 	t->end_us = t->start_us + (req->total_ms > 0 ? req->total_ms * US_PER_MS : NEVER_US);
@@ -349,7 +351,6 @@ void fetch_pause(struct transfer *t, bool is_paused)
 		return;
 	}
 	t->paused_us = now_us;
-	t->was_paused = true;
 	heap_remove(&t->fetch->deadlines, &t->deadline);
 	/* Before the headers are through, 7.88 would keep their lines in the wrong order or refuse: then on_body says
 	 * it. */

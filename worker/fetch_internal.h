@@ -94,7 +94,7 @@ struct transfer {
 	struct addresses addrs;
 	size_t body_max_bytes;
 	enum body_mode body_mode;
-	bool body_overflow_fails, is_head;
+	bool body_overflow_fails, is_head, is_http2;
 	int64_t stall_us, end_us; /* end_us: when fetch.timeout is over */
 
 	/* Lists that libcurl reads until the end. */
@@ -108,7 +108,7 @@ struct transfer {
 	bool is_first_visit;		/* the host is new to its lane */
 	bool is_sent;			/* connected, the request goes out */
 	bool is_recv_paused;		/* libcurl knows of the pause */
-	bool was_paused, is_dropping;	/* is_dropping: what libcurl still has is thrown away */
+	bool is_dropping;		/* what libcurl still has is thrown away */
 	bool is_missed, is_refed;	/* libcurl had no address; was told again */
 	bool is_cut;			/* we stopped at the cap and keep the prefix */
 	bool has_run;			/* libcurl has read the RESOLVE list */

@@ -26,7 +26,6 @@ static void refuse_not_built(struct draft *draft)
 	} rows[] = {
 	    {ROW_delivery, DELIVERY_EXACTLY_ONCE, "delivery = exactly_once is not built yet"},
 	    {ROW_robots, ROBOTS_OBEY, "robots = obey is not built yet"},
-	    {ROW_http_version, 1, "http.version = 2 is not built yet"},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

@@ -82,8 +82,8 @@ def start_worker(request, tmp_path):
     """start_worker(options, name=...) starts a gatherd that ends with the test. A sanitizer's report fails the test."""
     started = []
 
-    def start(options, name=None):
-        w = worker_process.Worker(tmp_path, options, name or f"worker{len(started) + 1}")
+    def start(options, name=None, config=None):
+        w = worker_process.Worker(tmp_path, options, name or f"worker{len(started) + 1}", config)
         started.append(w)
         return w.start()
 

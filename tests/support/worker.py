@@ -32,17 +32,22 @@ def is_instrumented():
 
 
 class Worker:
-    """One gatherd. Options are gatherd's keys: Worker(dir, {"jobs.topic": "jobs"})."""
+    """One gatherd. Options are gatherd's keys: Worker(dir, {"jobs.topic": "jobs"}); config is the text of a settings file."""
 
-    def __init__(self, dir, options, name="worker"):
+    def __init__(self, dir, options, name="worker", config=None):
         self.name = name
         self.options = {"http.listen": "127.0.0.1:0", "instance": name, **options}
         self.log = Path(dir) / f"{name}.log"
+        self.config = Path(dir) / f"{name}.conf" if config else None
+        if config:
+            self.config.write_text(config)
         self.process = None
         self.port = None
 
     def start(self):
         argv = shlex.split(os.environ.get("GATHERD_WRAP", "")) + [build_dir() / "gatherd"]
+        if self.config:
+            argv += ["-c", self.config]
         for key, value in self.options.items():
             argv += ["-o", f"{key}={value}"]
         self.log_start = self.log.stat().st_size if self.log.exists() else 0

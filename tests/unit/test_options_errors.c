@@ -137,10 +137,8 @@ static void what_is_not_built_is_refused(void **state)
 	} rows[] = {
 	    {"delivery = exactly_once", "gatherd.conf:1: delivery = exactly_once is not built yet"},
 	    {"robots = obey", "gatherd.conf:1: robots = obey is not built yet"},
-	    {"http.version = 2", "gatherd.conf:1: http.version = 2 is not built yet"},
 	    {"[host \"a\"]\n[host \"b\"]\nrobots = obey",
 	     "gatherd.conf:2: in this section: robots = obey is not built yet"},
-	    {"[host \"a\"]\nhttp.version = 2", "gatherd.conf:1: in this section: http.version = 2 is not built yet"},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
