@@ -211,7 +211,7 @@ static void put(struct world *world, const char *topic, int32_t partition, const
 	rd_kafka_topic_t *handle = rd_kafka_topic_new(world->rk, topic, NULL);
 	rd_kafka_resp_err_t err =
 	    rd_kafka_producev(world->rk, RD_KAFKA_V_RKT(handle), RD_KAFKA_V_PARTITION(partition),
-			      RD_KAFKA_V_KEY(key, key ? strlen(key) : 0),
+			      RD_KAFKA_V_KEY((void *)(uintptr_t)key, key ? strlen(key) : 0),
 			      RD_KAFKA_V_VALUE((void *)(uintptr_t)value, value ? strlen(value) : 0),
 			      RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_TIMESTAMP(1700000000123),
 			      RD_KAFKA_V_HEADERS(headers ? headers : rd_kafka_headers_new(0)), RD_KAFKA_V_END);
