@@ -36,25 +36,40 @@ static rd_kafka_resp_err_t ask_topic(struct kafka_in *in, size_t i, int timeout_
 	return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
-/* Of all topics, because only such an answer makes librdkafka look whether its subscription changed. Subscribing again
- * instead would drop a join that is under way, and then nothing happened for 20 s (2.0.2). */
-static void refresh_group(struct kafka_in *in)
+static void refresh(struct kafka_in *in, rd_kafka_topic_t *topic, int64_t until_us)
 {
 	const struct rd_kafka_metadata *md;
 
-	if (!rd_kafka_metadata(in->rk, 1, NULL, &md, PROBE_TIMEOUT_MS))
+	if (!rd_kafka_metadata(in->rk, !topic, topic, &md, (int)MAX((until_us - clock_now_us()) / US_PER_MS, 1)))
 		rd_kafka_metadata_destroy(md);
+}
+
+/* Of all topics, because only such an answer makes librdkafka look whether its subscription changed; of ours by name
+ * before, because 2.8 takes no topic out of that answer that it has not heard of. Subscribing again instead would drop
+ * a join that is under way, and then nothing happened for 20 s (2.0.2). */
+static void refresh_group(struct kafka_in *in)
+{
+	int64_t until_us = clock_now_us() + PROBE_TIMEOUT_MS * US_PER_MS;
+
+	for (size_t i = 0; i < in->n_job_topics; i++) {
+		rd_kafka_topic_t *topic = rd_kafka_topic_new(in->rk, rd_kafka_topic_name(in->topics[i]), NULL);
+		if (!topic)
+			continue;
+		refresh(in, topic, until_us);
+		rd_kafka_topic_destroy(topic);
+	}
+	refresh(in, NULL, until_us);
 }
 
 static void run(void *ctx)
 {
 	struct kafka_in *in = ctx;
 	struct kafka_probe *probe = &in->probe;
-	int64_t until_us = clock_now_us() + PROBE_TIMEOUT_MS * US_PER_MS;
 
 	if (probe->wants_refresh)
 		refresh_group(in);
 
+	int64_t until_us = clock_now_us() + PROBE_TIMEOUT_MS * US_PER_MS;
 	probe->has_member_id = ask_member(in);
 	probe->err = RD_KAFKA_RESP_ERR_NO_ERROR;
 	for (size_t i = 0; i < in->n_topics && !probe->err; i++)

@@ -64,9 +64,12 @@ static void check_headers(const struct job *job)
 
 static void check_good(const struct job *job)
 {
-	const int64_t numbers[] = {job->not_before_at_ms, job->expires_at_ms,	  job->connect_ms, job->total_ms,
-				   job->stall_ms,	  job->max_attempts,	  job->base_ms,	   job->max_ms,
-				   job->max_body_bytes,	  job->max_redirects + 1, job->period_ms,  job->due_at_ms};
+	const int64_t numbers[] = {job->not_before_at_ms, job->expires_at_ms,
+				   job->connect_ms,	  job->total_ms,
+				   job->stall_ms,	  job->max_attempts,
+				   job->base_ms,	  job->max_ms,
+				   job->max_body_bytes,	  job->max_redirects + INT64_C(1),
+				   job->period_ms,	  job->due_at_ms};
 
 	check_headers(job);
 	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)

@@ -366,8 +366,22 @@ static void a_pause_stops_bytes_and_timers(void **state)
 	wait_for(&run);
 	assert_err(run.resp, 0);
 	assert_int_equal(run.resp->body.len, 100000);
-	assert_int_equal(world->fetch->pool.len, 0); /* its handle is not trusted with another job */
 	drop(&run);
+}
+
+static void handles_of_http2_are_not_used_again(void **state)
+{
+	struct world *world = world_of(state);
+
+	for (int is_http2 = 0; is_http2 < 2; is_http2++) {
+		struct run run = plain(world, "/ok");
+		run.req.is_http2 = is_http2;
+		start(&run);
+		wait_for(&run);
+		assert_err(run.resp, 0);
+		assert_int_equal(world->fetch->pool.len, is_http2 ? 0 : 1);
+		drop(&run);
+	}
 }
 
 /* libcurl 7.88 hands them out in one piece then. */
@@ -581,6 +595,7 @@ int main(void)
 	    TEST(reload_drops_idle_connections),
 	    TEST(callbacks_may_start_and_cancel),
 	    TEST(a_pause_stops_bytes_and_timers),
+	    TEST(handles_of_http2_are_not_used_again),
 	    TEST(trailers_may_come_during_a_pause),
 	    TEST(a_resume_may_end_it),
 	    TEST(thousands_in_sequence_use_one_connection),
