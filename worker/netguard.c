@@ -66,11 +66,12 @@ static const struct rule {
     {"224.0.0.0/4", CLOSED},	      /* RFC 5771: multicast */
     {"240.0.0.0/4", CLOSED},	      /* RFC 1112: reserved, and broadcast */
     {"0.0.0.0/0", GLOBAL},
-    {"fd00:ec2::254/128", METADATA},	  /* Amazon */
+    {"fd00:ec2::/32", METADATA},	  /* Amazon: metadata is ::254, credentials of pods ::23 */
     {"fd20:ce::254/128", METADATA},	  /* Google */
     {"fd00:c1::a9fe:a9fe/128", METADATA}, /* Oracle */
     {"fd00:42::42/128", METADATA},	  /* Scaleway */
     {"fe80::/10", LINK_LOCAL},		  /* RFC 4291 */
+    {"64:ff9b:1::/48", LINK_LOCAL},	  /* RFC 8215: local NAT64; where in it the IPv4 address stands is not known */
     {"2001::/23", CLOSED},		  /* RFC 2928: Teredo, benchmarks, ORCHID, DRIP */
     {"2001:db8::/32", CLOSED},		  /* RFC 3849: documentation */
     {"2002::/16", CLOSED},		  /* RFC 3056: 6to4 */
@@ -356,20 +357,26 @@ static enum verdict builtin_verdict(const struct netguard *guard, const struct k
 /* The IPv4 address that the IPv6 one stands for: the kernel or a gateway would connect to that. */
 static bool embedded_v4(const struct address *addr, struct address *ret_inner)
 {
-	static const uint8_t nat64[12] = {0x00, 0x64, 0xff, 0x9b};
+	static const uint8_t nat64[12] = {0x00, 0x64, 0xff, 0x9b},
+			     local_nat64[6] = {0x00, 0x64, 0xff, 0x9b, 0x00, 0x01};
+	static const uint8_t translated[12] = {[8] = 0xff, [9] = 0xff}, isatap[3] = {0x00, 0x5e, 0xfe};
 	const uint8_t *b = addr->v6.s6_addr;
 	uint8_t v4[4];
 
 	if (!addr->is_v6)
 		return false;
 	/* V4COMPAT leaves out :: and ::1. */
-	if (IN6_IS_ADDR_V4MAPPED(&addr->v6) || IN6_IS_ADDR_V4COMPAT(&addr->v6) || memcmp(b, nat64, sizeof(nat64)) == 0)
+	if (IN6_IS_ADDR_V4MAPPED(&addr->v6) || IN6_IS_ADDR_V4COMPAT(&addr->v6) ||
+	    memcmp(b, nat64, sizeof(nat64)) == 0 || memcmp(b, local_nat64, sizeof(local_nat64)) == 0 ||
+	    memcmp(b, translated, sizeof(translated)) == 0)
 		memcpy(v4, b + 12, 4);
 	else if (b[0] == 0x20 && b[1] == 0x02) /* 6to4 */
 		memcpy(v4, b + 2, 4);
 	else if (b[0] == 0x20 && b[1] == 0x01 && b[2] == 0 && b[3] == 0) /* Teredo: the client, inverted */
 		for (int i = 0; i < 4; i++)
 			v4[i] = (uint8_t)~b[12 + i];
+	else if ((b[8] & 0xfd) == 0 && memcmp(b + 9, isatap, sizeof(isatap)) == 0) /* RFC 5214, in any prefix */
+		memcpy(v4, b + 12, 4);
 	else
 		return false;
 	*ret_inner = (struct address){0};

@@ -3,10 +3,11 @@
  * Happy path: netguard_host at parse, netguard_address for each resolved address and again at connect.
  * Denied by default: all that the IANA special-purpose registries (RFC 6890, RFC 8190) do not call globally reachable,
  * multicast, cloud metadata (169.254.169.254, fd00:ec2::254, 168.63.129.16, 100.100.100.200 and four more); IPv6 only
- * 2000::/3 minus its special ranges. IPv4-mapped, IPv4-compatible, NAT64 (64:ff9b::/96), 6to4 and Teredo forms are denied as a
- * whole; a CIDR in allow that opens one leaves the IPv4 address inside to be judged. An unknown address family is denied.
+ * 2000::/3 minus its special ranges. IPv4-mapped, -compatible, -translated, NAT64 (64:ff9b::/96, 64:ff9b:1::/48), 6to4 and Teredo
+ * forms are denied as a whole; a CIDR in allow that opens one leaves the IPv4 address inside to be judged (of 64:ff9b:1::/48 the
+ * last 32 bits). So is the one in an ISATAP address of any prefix. An unknown address family is denied.
  * deny wins over allow, on name or address. A CIDR in allow opens that range; a glob in allow lets that host's addresses skip the
- * built-in list, except link-local and metadata, which need a CIDR. A non-empty allow does not close the rest.
+ * built-in list, except link-local, metadata and local NAT64, which need a CIDR. A non-empty allow does not close the rest.
  * Layer 1: pure. */
 #ifndef GATHERD_NETGUARD_H
 #define GATHERD_NETGUARD_H

@@ -9,6 +9,8 @@ from pathlib import Path
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
+import proc
+
 ROOT = Path(__file__).resolve().parents[2]
 PROTO = ROOT / "proto"
 
@@ -54,8 +56,9 @@ class Reader:
             "isolation.level": "read_committed", "auto.offset.reset": "earliest", "fetch.wait.max.ms": 50,
             "fetch.message.max.bytes": 8 << 20, "reconnect.backoff.max.ms": 500,
         })
-        partitions = self.consumer.list_topics(topic, 30).topics[topic].partitions
-        self.partitions = sorted(partitions)
+        # A broker may not know a topic yet that was made a moment ago.
+        self.partitions = proc.wait_until(lambda: sorted(self.consumer.list_topics(topic, 30).topics[topic].partitions), 30,
+                                          f"{topic} is known")
         self.consumer.assign([TopicPartition(topic, p, 0) for p in self.partitions])
 
     def poll(self, timeout_s=0.2):

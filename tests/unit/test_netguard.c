@@ -68,6 +68,8 @@ static const struct {
 	const char *why;
 } defaults[] = {
     {"1.1.1.1", false, "public"},
+    {"2606:4700::5efe:10.0.0.1", true, "ISATAP of a private address"},
+    {"2606:4700::5efe:8.8.8.8", false, "ISATAP of a public one"},
     {"8.8.8.8", false, "public"},
     {"93.184.216.34", false, "public"},
     {"0.0.0.0", true, "this host"},
@@ -196,10 +198,26 @@ static void default_list(void **state)
 static void glob_opens_all_but_metadata(void **state)
 {
 	static const char *const kept_closed[] = {
-	    "169.254.0.1",	  "169.254.169.254",   "168.63.129.16",		 "100.100.100.200",
-	    "192.0.0.192",	  "fe80::1",	       "fd00:ec2::254",		 "fd20:ce::254",
-	    "fd00:c1::a9fe:a9fe", "fd00:42::42",       "::ffff:169.254.169.254", "::169.254.169.254",
-	    "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "2001:0:1::5601:5601",
+	    "169.254.0.1",
+	    "169.254.169.254",
+	    "168.63.129.16",
+	    "100.100.100.200",
+	    "192.0.0.192",
+	    "fe80::1",
+	    "fd00:ec2::254",
+	    "fd20:ce::254",
+	    "fd00:c1::a9fe:a9fe",
+	    "fd00:42::42",
+	    "::ffff:169.254.169.254",
+	    "::169.254.169.254",
+	    "64:ff9b::a9fe:a9fe",
+	    "2002:a9fe:a9fe::1",
+	    "2001:0:1::5601:5601",
+	    "fd00:ec2::23",
+	    "64:ff9b:1::a9fe:a9fe",
+	    "64:ff9b:1:a9fe:a9:fe00::",
+	    "::ffff:0:a9fe:a9fe",
+	    "2606:4700::5efe:a9fe:a9fe",
 	};
 	static const char *const opened[] = {"10.0.0.1", "127.0.0.1",	    "100.64.0.1",      "::1",
 					     "fd00::1",	 "::ffff:10.0.0.1", "64:ff9b::808:808"};
