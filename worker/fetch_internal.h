@@ -118,7 +118,8 @@ struct transfer {
 
 	/* Of the answer. */
 	int status;
-	bool is_block_ended, is_coded;
+	bool is_block_ended, is_coded, has_length;
+	int64_t length; /* Content-Length, when has_length */
 	size_t header_lines, header_bytes;
 	int64_t decoded_bytes;
 	EVP_MD_CTX *md;	      /* HASH_ONLY; made once per transfer struct */

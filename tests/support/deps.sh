@@ -33,7 +33,7 @@ deps_list() {
     test)
         local clang
         clang=$(deps_clang_version)
-        echo libcmocka-dev nginx-light libnginx-mod-http-echo python3 python3-venv ca-certificates valgrind strace \
+        echo libcmocka-dev nginx-light libnginx-mod-http-echo python3 python3-venv ca-certificates valgrind strace openssl \
             clang ${clang:+libclang-rt-$clang-dev} graphviz kcat
         ;;
     kafka) echo "$(deps_jre)" maven ca-certificates curl python3 ;;
