@@ -32,6 +32,7 @@ static void on_ready(evutil_socket_t fd, short what, void *ctx)
 		sock_disarm(sock);
 		return;
 	}
+	loop_now_us(lane->fetch->loop); /* the turn's time starts here */
 	lane->fetch->is_inside = true;
 	curl_multi_socket_action(lane->multi, fd, mask, &running);
 	lane->fetch->is_inside = false;

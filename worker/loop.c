@@ -1,6 +1,7 @@
 #include "loop.h"
 #include "clock.h"
 #include "list.h"
+#include "watchdog.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -38,6 +39,7 @@ struct loop {
 	struct event_base *base;
 	struct metrics *metrics;
 	struct log *log;
+	struct watchdog *dog; /* NULL = none */
 	bool is_stopping, is_again, is_turning;
 	int64_t now_us;	  /* 0 = not read in this turn */
 	int64_t epoch_ms; /* 0 = not read in this turn */
@@ -169,6 +171,7 @@ void loop_free(struct loop *loop)
 {
 	if (!loop)
 		return;
+	watchdog_free(loop->dog);
 	loop_timer_done(&loop->lag_timer);
 	watches_free(loop->watches, WATCHES_MAX);
 	watches_free(loop->signals, SIGNALS_MAX);
@@ -205,9 +208,16 @@ static void turn(struct loop *loop, int flags)
 	int64_t end_us = clock_now_us();
 	if (loop->metrics)
 		hist_observe(&loop->metrics->loop_turn_seconds, end_us - start_us);
+	if (watchdog_end(loop->dog, end_us) && loop->metrics)
+		loop->metrics->loop_stalls++;
 	atomic_store_explicit(&loop->last_turn_us, end_us, memory_order_relaxed);
 	loop->now_us = loop->epoch_ms = 0;
 	loop->is_turning = false;
+}
+
+void loop_guard(struct loop *loop, int64_t limit_us, int64_t log_every_us)
+{
+	loop->dog = watchdog_new(loop->log, limit_us, log_every_us);
 }
 
 void loop_run(struct loop *loop)
@@ -240,8 +250,10 @@ int64_t loop_now_us(struct loop *loop)
 {
 	if (!loop->is_turning)
 		return clock_now_us();
-	if (!loop->now_us)
+	if (!loop->now_us) {
 		loop->now_us = clock_now_us();
+		watchdog_begin(loop->dog, loop->now_us);
+	}
 	return loop->now_us;
 }
 

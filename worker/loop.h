@@ -26,13 +26,16 @@ struct loop_timer {
 /* metrics and log may be NULL. Ignores SIGPIPE. NULL when the system refuses. */
 struct loop *loop_new(struct metrics *metrics, struct log *log);
 void loop_free(struct loop *loop);
+/* Logs what a turn over limit_us is doing (watchdog.h). Once, on the thread that will turn the loop and free it. */
+void loop_guard(struct loop *loop, int64_t limit_us, int64_t log_every_us);
 /* Turns until loop_stop. */
 void loop_run(struct loop *loop);
 /* One turn that waits at most max_wait_us (tests, gatherctl). */
 void loop_turn(struct loop *loop, int64_t max_wait_us);
 void loop_stop(struct loop *loop);
 
-/* The time of this turn (read once per turn). Epoch: clock_epoch_ms() of this turn. */
+/* The time of this turn, which begins with the first call: whoever is called by libevent itself makes it before anything
+ * else, or its work counts for no turn. Epoch: clock_epoch_ms() of this turn. */
 int64_t loop_now_us(struct loop *loop);
 int64_t loop_epoch_ms(struct loop *loop);
 /* Time of the last turn's end: any thread may ask (livez). */

@@ -1,8 +1,10 @@
 /* gatherd - the daemon: argv, settings, exit codes. Everything else is in the library. */
 #include "base.h"
+#include "clock.h"
 #include "kafka_check.h"
 #include "lifecycle.h"
 #include "log.h"
+#include "loop.h"
 #include "metrics.h"
 #include "options.h"
 
@@ -12,6 +14,10 @@
 #include <unistd.h>
 
 extern char **environ;
+
+/* A turn over the first is a stall; what it is doing is logged at most once in the second. */
+#define TURN_LIMIT_US (250 * US_PER_MS)
+#define STALL_LOG_EVERY_US (10 * US_PER_S)
 
 enum { EXIT_CLEAN, EXIT_FATAL, EXIT_USAGE };
 
@@ -101,6 +107,7 @@ static int run(struct args *args, struct options *opts)
 		fprintf(stderr, "gatherd: %s\n", error ? error : err_text(err));
 		code = err == -ERR_INVALID ? EXIT_USAGE : EXIT_FATAL;
 	} else {
+		loop_guard(worker_loop(worker), TURN_LIMIT_US, STALL_LOG_EVERY_US);
 		code = worker_run(worker);
 		worker_free(worker);
 	}

@@ -18,7 +18,7 @@ LAYERS = [
     ("base", "base list heap arena clock buf err log options metrics"),
     ("values", "utf8 url netguard retry job result offsetmap"),
     ("rules", "window host profile admit task health"),
-    ("I/O", "loop helper resolve fetch kafka httpd"),
+    ("I/O", "watchdog loop helper resolve fetch kafka httpd"),
     ("pipeline", "dispatch pipeline report lifecycle"),
     ("programs", "main ctl"),
 ]
