@@ -53,6 +53,7 @@ struct loop {
 
 	struct loop_timer lag_timer;
 	int64_t lag_due_us;
+	int64_t lag_since_us, lag_max_us, lag_before_us; /* greatest of the second that began then, and of the one before */
 
 	pthread_mutex_t post_lock;
 	struct list posts; /* guarded by post_lock */
@@ -123,8 +124,15 @@ static void on_lag_timer(void *ctx)
 {
 	struct loop *loop = ctx;
 	int64_t now_us = clock_now_us(); /* not the turn's: what ran before us in this turn made us late too */
+	int64_t lag_us = MAX(now_us - loop->lag_due_us, 0);
 
-	hist_observe(&loop->metrics->loop_lag_seconds, MAX(now_us - loop->lag_due_us, 0));
+	hist_observe(&loop->metrics->loop_lag_seconds, lag_us);
+	if (now_us - loop->lag_since_us >= US_PER_S) {
+		loop->lag_before_us = loop->lag_max_us;
+		loop->lag_max_us = 0;
+		loop->lag_since_us = now_us;
+	}
+	loop->lag_max_us = MAX(loop->lag_max_us, lag_us);
 	loop->lag_due_us = now_us + LAG_PERIOD_US;
 	loop_timer_set(&loop->lag_timer, loop->lag_due_us);
 }
@@ -287,6 +295,11 @@ void loop_after_turn_clear(struct loop *loop, loop_fn fn, void *ctx)
 		return;
 	loop->n_hooks--;
 	memmove(&loop->hooks[i], &loop->hooks[i + 1], (loop->n_hooks - i) * sizeof(loop->hooks[0]));
+}
+
+int64_t loop_lag_us(const struct loop *loop)
+{
+	return MAX(loop->lag_max_us, loop->lag_before_us);
 }
 
 void loop_again(struct loop *loop)

@@ -40,6 +40,8 @@ int64_t loop_now_us(struct loop *loop);
 int64_t loop_epoch_ms(struct loop *loop);
 /* Time of the last turn's end: any thread may ask (livez). */
 int64_t loop_last_turn_us(const struct loop *loop);
+/* The greatest lag of this and the last second, measured by a timer every 20 ms. */
+int64_t loop_lag_us(const struct loop *loop);
 
 void loop_timer_init(struct loop *loop, struct loop_timer *timer, loop_fn fn, void *ctx);
 /* One shot. at_us on the monotonic clock; past = the next turn. */

@@ -42,6 +42,7 @@ struct health_facts report_facts(const struct pipeline *pl, bool is_draining, in
 		.not_member_ms = age_ms(now_us, not_member_since_us),
 		.oldest_undelivered_ms = age_ms(now_us, dispatch_oldest_us(pl->dispatcher)),
 		.job_deadline_ms = pl->opts->job_deadline,
+		.loop_lag_ms = loop_lag_us(pl->loop) / US_PER_MS,
 	};
 
 	LIST_EACH(&pl->partitions, part, struct partition, node)

@@ -254,6 +254,11 @@ int64_t loop_epoch_ms(struct loop *loop)
 	return clock_epoch_ms();
 }
 
+int64_t loop_lag_us(const struct loop *loop)
+{
+	return 0;
+}
+
 int64_t loop_last_turn_us(const struct loop *loop)
 {
 	return world.now_us;

@@ -384,6 +384,7 @@ static void lag_and_turns_are_measured(void **state)
 	while (metrics.loop_lag_seconds.count == 0)
 		loop_turn(loop, LONG_US);
 	assert_true(metrics.loop_lag_seconds.sum_us >= 40 * US_PER_MS); /* due at 20 ms, the loop was busy until 60 */
+	assert_true(loop_lag_us(loop) >= 40 * US_PER_MS);
 	assert_true(metrics.loop_turn_seconds.count >= 1);
 	assert_true(metrics.loop_turn_seconds.sum_us >= 59 * US_PER_MS);
 	loop_timer_done(&timer);
