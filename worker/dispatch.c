@@ -17,11 +17,14 @@ struct dispatcher {
 	const struct options *opts;
 	struct kafka_out *out;
 	const char *instance;
-	dispatch_fn on_done;
+	const struct dispatch_events *events;
 	void *ctx;
+	bool is_exactly_once;
 	struct list stalled; /* waiting for room in the producer, oldest first */
 	struct list failed;  /* to be produced again when the timer fires */
 	struct list sent;    /* with the producer, oldest first */
+	struct list kept;    /* exactly once: in the open transaction */
+	size_t n_again;	     /* exactly once: the next commit must wait for these */
 	struct loop_timer again;
 	size_t bytes;
 };
@@ -29,12 +32,14 @@ struct dispatcher {
 struct dispatch {
 	struct delivery delivery;
 	struct dispatcher *disp;
-	struct list_node node; /* on stalled, failed or sent */
+	struct list_node node; /* on stalled, failed, sent or kept */
 	struct task *task;
 	uint8_t *payload; /* NULL: a dead letter, which is the record itself */
 	size_t payload_len, result_max;
 	int64_t since_us;
 	struct record_header *headers;
+	bool is_acked; /* once at least */
+	bool is_again; /* in disp->n_again */
 };
 
 static bool produce(struct dispatcher *disp, struct dispatch *dsp);
@@ -62,7 +67,7 @@ static void on_again(void *ctx)
 }
 
 struct dispatcher *dispatcher_new(struct loop *loop, struct metrics *metrics, struct log *log, const struct options *opts,
-				  const char *instance, dispatch_fn on_done, void *ctx)
+				  const char *instance, const struct dispatch_events *events, void *ctx)
 {
 	struct dispatcher *disp = xcalloc(1, sizeof(*disp));
 
@@ -71,11 +76,13 @@ struct dispatcher *dispatcher_new(struct loop *loop, struct metrics *metrics, st
 				    .log = log,
 				    .opts = opts,
 				    .instance = instance,
-				    .on_done = on_done,
-				    .ctx = ctx};
+				    .events = events,
+				    .ctx = ctx,
+				    .is_exactly_once = opts->delivery == DELIVERY_EXACTLY_ONCE};
 	list_init(&disp->stalled);
 	list_init(&disp->failed);
 	list_init(&disp->sent);
+	list_init(&disp->kept);
 	loop_timer_init(loop, &disp->again, on_again, disp);
 	return disp;
 }
@@ -101,11 +108,18 @@ static void drop_payload(struct dispatcher *disp, struct dispatch *dsp)
 	dsp->payload_len = 0;
 }
 
+static void set_again(struct dispatcher *disp, struct dispatch *dsp, bool is_again)
+{
+	disp->n_again += is_again - dsp->is_again;
+	dsp->is_again = is_again;
+}
+
 void dispatch_free_task(struct dispatcher *disp, struct task *task)
 {
 	struct dispatch *dsp = task->dispatch;
 
 	if (dsp) {
+		set_again(disp, dsp, false);
 		list_remove(&dsp->node);
 		drop_payload(disp, dsp);
 	}
@@ -114,23 +128,30 @@ void dispatch_free_task(struct dispatcher *disp, struct task *task)
 
 bool dispatch_give_up(struct dispatcher *disp, struct task *task)
 {
+	bool has_letter = task->dispatch && task->dispatch->is_again;
+
 	if (task->dispatch && task->dispatch->node.list == &disp->sent) {
+		set_again(disp, task->dispatch, false);
 		task->partition = NULL;
 		list_remove(&task->open_node);
 		return true;
 	}
 	dispatch_free_task(disp, task);
-	return false;
+	return has_letter;
 }
 
 /* False when the producer has no room: the caller need not try others now. */
 static bool produce(struct dispatcher *disp, struct dispatch *dsp)
 {
+	dsp->delivery.joins = dsp->is_again;
 	int err = kafka_out_produce(disp->out, &dsp->delivery);
 
 	if (err == -ERR_FULL) {
 		disp->metrics->queue_full++;
-		list_push(&disp->stalled, &dsp->node);
+		if (dsp->is_again) /* others may be refused until it is through */
+			list_push_front(&disp->stalled, &dsp->node);
+		else
+			list_push(&disp->stalled, &dsp->node);
 		return false;
 	}
 	list_push(&disp->sent, &dsp->node);
@@ -202,6 +223,25 @@ static size_t record_overhead(const struct dispatch *dsp)
 	return bytes;
 }
 
+static void encode_result(struct dispatcher *disp, struct dispatch *dsp)
+{
+	struct task *task = dsp->task;
+	struct result res = task_result(task, disp->instance);
+	size_t record_max = kafka_out_record_max(disp->out), overhead = record_overhead(dsp);
+	size_t max = record_max > overhead + RESULT_BYTES_MIN ? record_max - overhead : RESULT_BYTES_MIN;
+	if (dsp->result_max)
+		max = MIN(max, dsp->result_max);
+	if (result_encode(&res, max, &dsp->payload, &dsp->payload_len)) {
+		/* Only for a topic that takes less than 64 KiB: give the encoder what it needs and let the broker decide. */
+		if (result_encode(&res, SIZE_MAX, &dsp->payload, &dsp->payload_len))
+			abort();
+	}
+	disp->bytes += dsp->payload_len;
+	/* The body is in the payload now; the rest is kept for a second try without it. */
+	if (task->resp)
+		buf_done(&task->resp->body);
+}
+
 static void send_result(struct dispatcher *disp, struct task *task)
 {
 	static const char type[] = "application/x-protobuf; messageType=gatherd.v1.FetchResult";
@@ -220,21 +260,8 @@ static void send_result(struct dispatcher *disp, struct task *task)
 	else
 		dsp->delivery.key = task->rec.key;
 
-	struct result res = task_result(task, disp->instance);
-	size_t record_max = kafka_out_record_max(disp->out), overhead = record_overhead(dsp);
-	size_t max = record_max > overhead + RESULT_BYTES_MIN ? record_max - overhead : RESULT_BYTES_MIN;
-	drop_payload(disp, dsp);
-	if (dsp->result_max)
-		max = MIN(max, dsp->result_max);
-	if (result_encode(&res, max, &dsp->payload, &dsp->payload_len)) {
-		/* Only for a topic that takes less than 64 KiB: give the encoder what it needs and let the broker decide. */
-		if (result_encode(&res, SIZE_MAX, &dsp->payload, &dsp->payload_len))
-			abort();
-	}
-	disp->bytes += dsp->payload_len;
-	/* The body is in the payload now; the rest is kept for a second try without it. */
-	if (task->resp)
-		buf_done(&task->resp->body);
+	if (!dsp->payload)
+		encode_result(disp, dsp);
 	dsp->delivery.value = (struct span){dsp->payload, dsp->payload_len};
 	produce(disp, dsp);
 }
@@ -259,6 +286,7 @@ static void on_dead_letter(struct dispatcher *disp, struct dispatch *dsp, int er
 			 LOG_NUM("bytes", task->rec.value.len));
 	} else {
 		disp->metrics->dead_letters++;
+		set_again(disp, dsp, disp->is_exactly_once); /* its result goes into the same transaction */
 	}
 	send_result(disp, task);
 }
@@ -279,10 +307,11 @@ static void on_result_refused(struct dispatcher *disp, struct dispatch *dsp)
 	if (task->strip_body)
 		dsp->result_max = MAX(bytes / 2, (size_t)RESULT_BYTES_MIN);
 	task->strip_body = true;
+	drop_payload(disp, dsp);
 	send_result(disp, task);
 }
 
-static void on_result(struct dispatcher *disp, struct dispatch *dsp)
+static void on_done(struct dispatcher *disp, struct dispatch *dsp)
 {
 	struct task *task = dsp->task;
 
@@ -290,7 +319,95 @@ static void on_result(struct dispatcher *disp, struct dispatch *dsp)
 	disp->metrics->results_bytes += dsp->payload_len;
 	hist_observe(&disp->metrics->deliver_seconds, loop_now_us(disp->loop) - dsp->since_us);
 	hist_observe(&disp->metrics->job_seconds, loop_now_us(disp->loop) - task->arrived_us);
-	disp->on_done(disp->ctx, task);
+	disp->events->on_done(disp->ctx, task);
+}
+
+static void on_result(struct dispatcher *disp, struct dispatch *dsp)
+{
+	set_again(disp, dsp, false);
+	if (!dsp->is_acked) {
+		dsp->is_acked = true;
+		disp->events->on_acked(disp->ctx, dsp->task);
+	}
+	if (disp->is_exactly_once)
+		list_push(&disp->kept, &dsp->node);
+	else
+		on_done(disp, dsp);
+}
+
+/* ---- exactly once ---- */
+
+bool dispatch_may_commit(const struct dispatcher *disp)
+{
+	return disp->n_again == 0;
+}
+
+size_t dispatch_forget(struct dispatcher *disp, const struct partition *part, size_t *ret_bytes)
+{
+	struct list *lists[] = {&disp->kept, &disp->sent, &disp->failed, &disp->stalled};
+	size_t n = 0;
+
+	*ret_bytes = 0;
+	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+		LIST_EACH(lists[i], dsp, struct dispatch, node) {
+			if (!dsp->is_acked || dsp->task->partition != part)
+				continue;
+			n++;
+			*ret_bytes += dsp->task->bytes;
+			set_again(disp, dsp, false);
+			dsp->task->partition = NULL;
+			if (i >= 2)
+				dispatch_free_task(disp, dsp->task);
+		}
+	}
+	return n;
+}
+
+/* All of it again: a dead letter that was in the transaction, too, and before its result. */
+static void send_again(struct dispatcher *disp, struct dispatch *dsp)
+{
+	if (dsp->task->dead_letter == DEAD_LETTER_SENT)
+		dsp->task->dead_letter = DEAD_LETTER_NONE;
+	dispatch_send(disp, dsp->task);
+}
+
+static void take_all(struct list *from, struct list *to)
+{
+	struct list_node *node;
+
+	while ((node = list_pop(from)))
+		list_push(to, node);
+}
+
+void dispatch_on_txn(struct dispatcher *disp, enum txn_end end)
+{
+	struct dispatch *dsp;
+	struct list ended;
+
+	list_init(&ended);
+	take_all(&disp->kept, &ended);
+	if (end != TXN_COMMITTED) {
+		struct list *others[] = {&disp->failed, &disp->stalled};
+		LIST_EACH(&ended, row, struct dispatch, node)
+			set_again(disp, row, row->task->partition != NULL);
+		/* Results whose dead letter was acknowledged in it. */
+		for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+			LIST_EACH(others[i], row, struct dispatch, node) {
+				if (row->task->dead_letter != DEAD_LETTER_SENT)
+					continue;
+				list_remove(&row->node);
+				list_push(&ended, &row->node);
+			}
+		}
+	}
+	while ((dsp = LIST_ENTRY(list_pop(&ended), struct dispatch, node))) {
+		if (!dsp->task->partition)
+			dispatch_free_task(disp, dsp->task);
+		else if (end == TXN_COMMITTED)
+			on_done(disp, dsp);
+		else
+			send_again(disp, dsp);
+	}
 }
 
 void dispatch_on_delivered(struct dispatcher *disp, struct delivery *delivery, int err)
@@ -335,7 +452,7 @@ size_t dispatch_bytes(const struct dispatcher *disp)
 
 int64_t dispatch_oldest_us(const struct dispatcher *disp)
 {
-	const struct list *lists[] = {&disp->sent, &disp->failed, &disp->stalled};
+	const struct list *lists[] = {&disp->kept, &disp->sent, &disp->failed, &disp->stalled};
 	int64_t oldest_us = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {

@@ -4,7 +4,8 @@
  * Failure modes: no room in the producer -> waits in a list, tried again at each delivery report; not delivered -> produced again
  * after a second, counted; a result refused for its size -> again without its body, then ever smaller; a dead letter refused for its
  * size -> dropped, counted, said in the result.
- * The bytes belong to the dispatch until acknowledged. Layer 4. */
+ * The bytes belong to the dispatch until acknowledged; exactly once, until the transaction is committed: one that was aborted is
+ * produced again, dead letters included. Layer 4. */
 #ifndef GATHERD_DISPATCH_H
 #define GATHERD_DISPATCH_H
 
@@ -15,11 +16,16 @@
 
 struct dispatcher;
 
-/* The result is acknowledged: the task is complete. Called from the loop, may free the task by dispatch_done_task. */
+/* From the loop. */
 typedef void (*dispatch_fn)(void *ctx, struct task *task);
 
+struct dispatch_events {
+	dispatch_fn on_acked; /* the broker has the result, exactly once: in the open transaction */
+	dispatch_fn on_done;  /* for good, and for everybody to see: to be freed by dispatch_free_task */
+};
+
 struct dispatcher *dispatcher_new(struct loop *loop, struct metrics *metrics, struct log *log, const struct options *opts,
-				  const char *instance, dispatch_fn on_done, void *ctx);
+				  const char *instance, const struct dispatch_events *events, void *ctx);
 void dispatcher_free(struct dispatcher *disp);
 /* Set once, before the first send; the events below are to be wired to it. */
 void dispatcher_set_out(struct dispatcher *disp, struct kafka_out *out);
@@ -28,8 +34,15 @@ void dispatch_send(struct dispatcher *disp, struct task *task);
 /* Frees what the dispatch holds of a task whose result was acknowledged, then the task. */
 void dispatch_free_task(struct dispatcher *disp, struct task *task);
 /* The task's partition is gone. True when the producer still has the bytes: the task frees itself when they come back, and its
- * result may be doubled. False: the task is freed. */
+ * result may be doubled; or when its dead letter is in the open transaction. False: nobody has anything of it. */
 bool dispatch_give_up(struct dispatcher *disp, struct task *task);
+
+/* Exactly once. False while something is not in the open transaction that the offsets to be committed count on. */
+bool dispatch_may_commit(const struct dispatcher *disp);
+/* The acked ones of this partition, which is not ours any more, are not produced again and freed by and by. Gives how many there were
+ * and what they counted against memory.max. */
+size_t dispatch_forget(struct dispatcher *disp, const struct partition *part, size_t *ret_bytes);
+void dispatch_on_txn(struct dispatcher *disp, enum txn_end end);
 
 /* To be called from kafka_out's events. */
 void dispatch_on_delivered(struct dispatcher *disp, struct delivery *delivery, int err);

@@ -47,8 +47,8 @@ static void check_guard(struct check *check)
 	struct netguard *guard = NULL;
 	char *error = NULL;
 
-	if (netguard_new(opts->guard_allow.v, opts->guard_allow.n, opts->guard_deny.v, opts->guard_deny.n, opts->guard_ports.v,
-			 opts->guard_ports.n, &guard, &error))
+	if (netguard_new(opts->guard_allow.v, opts->guard_allow.n, opts->guard_deny.v, opts->guard_deny.n,
+			 opts->guard_ports.v, opts->guard_ports.n, &guard, &error))
 		say(check, FAILED, "guard: %s", error);
 	else
 		say(check, OK, "guard: %zu allow, %zu deny, ports as set", opts->guard_allow.n, opts->guard_deny.n);
@@ -78,7 +78,9 @@ static void check_files(struct check *check)
 		return;
 	long long most = limit.rlim_max == RLIM_INFINITY ? INT64_MAX : (long long)limit.rlim_max;
 	if (most - FDS_RESERVED < inflight)
-		say(check, WARNING, "open files: the limit of %lld allows %lld fetches in flight, inflight is %lld: raise the limit or lower inflight",
+		say(check, WARNING,
+		    "open files: the limit of %lld allows %lld fetches in flight, inflight is %lld: raise the limit or "
+		    "lower inflight",
 		    most, most - FDS_RESERVED, inflight);
 	else
 		say(check, OK, "open files: enough for inflight = %lld", inflight);
@@ -121,10 +123,12 @@ static int64_t topic_max_bytes(struct check *check, const char *topic)
 	rd_kafka_DescribeConfigs(check->rk, &resource, 1, options, queue);
 	rd_kafka_event_t *event = rd_kafka_queue_poll(queue, CONFIG_TIMEOUT_MS + 500);
 	const rd_kafka_DescribeConfigs_result_t *result = event ? rd_kafka_event_DescribeConfigs_result(event) : NULL;
-	const rd_kafka_ConfigResource_t **resources = result ? rd_kafka_DescribeConfigs_result_resources(result, &n) : NULL;
+	const rd_kafka_ConfigResource_t **resources =
+	    result ? rd_kafka_DescribeConfigs_result_resources(result, &n) : NULL;
 	const rd_kafka_ConfigEntry_t **rows = n ? rd_kafka_ConfigResource_configs(resources[0], &n_rows) : NULL;
 	for (size_t i = 0; i < n_rows; i++)
-		if (strcmp(rd_kafka_ConfigEntry_name(rows[i]), "max.message.bytes") == 0 && rd_kafka_ConfigEntry_value(rows[i]))
+		if (strcmp(rd_kafka_ConfigEntry_name(rows[i]), "max.message.bytes") == 0 &&
+		    rd_kafka_ConfigEntry_value(rows[i]))
 			bytes = atoll(rd_kafka_ConfigEntry_value(rows[i]));
 	if (event)
 		rd_kafka_event_destroy(event);
@@ -139,10 +143,12 @@ static void check_size(struct check *check, const char *key, const char *topic, 
 	int64_t bytes = topic_max_bytes(check, topic);
 
 	if (!bytes)
-		say(check, WARNING, "%s: max.message.bytes of %s cannot be read (DescribeConfigs is not allowed, or not answered)", key, topic);
+		say(check, WARNING,
+		    "%s: max.message.bytes of %s cannot be read (DescribeConfigs is not allowed, or not answered)", key,
+		    topic);
 	else if (bytes < wanted)
-		say(check, WARNING, "%s: max.message.bytes of %s is %lld, under %lld (%s)", key, topic, (long long)bytes, (long long)wanted,
-		    why);
+		say(check, WARNING, "%s: max.message.bytes of %s is %lld, under %lld (%s)", key, topic,
+		    (long long)bytes, (long long)wanted, why);
 	else
 		say(check, OK, "%s: max.message.bytes of %s is %lld", key, topic, (long long)bytes);
 }
@@ -157,7 +163,8 @@ static void check_memory(struct check *check)
 	each = atoll(text) * 1024;
 	all = each * check->partitions;
 	say(check, all > check->opts->memory_max ? WARNING : OK,
-	    "memory: memory.max is %lld MiB; one worker that owns all %d partitions may prefetch %lld MiB on top (kafka.queued.max.messages.kbytes)",
+	    "memory: memory.max is %lld MiB; one worker that owns all %d partitions may prefetch %lld MiB on top "
+	    "(kafka.queued.max.messages.kbytes)",
 	    (long long)check->opts->memory_max >> 20, check->partitions, all >> 20);
 }
 
@@ -168,7 +175,8 @@ static void check_cluster(struct check *check)
 	rd_kafka_resp_err_t err = rd_kafka_metadata(check->rk, 0, NULL, &meta, ASK_TIMEOUT_MS);
 
 	if (err) {
-		say(check, FAILED, "broker: none answers within %d s: %s; see kafka.bootstrap.servers and the kafka.security settings",
+		say(check, FAILED,
+		    "broker: none answers within %d s: %s; see kafka.bootstrap.servers and the kafka.security settings",
 		    ASK_TIMEOUT_MS / 1000, rd_kafka_err2str(err));
 		return;
 	}
@@ -183,7 +191,8 @@ static void check_cluster(struct check *check)
 			   "body.max + 124 KiB: larger results will be cut");
 	if (*opts->dead_letter_topic && check_topic(check, "dead_letter.topic", opts->dead_letter_topic)) {
 		int64_t jobs = topic_max_bytes(check, opts->jobs_topic.v[0]);
-		check_size(check, "dead_letter.topic", opts->dead_letter_topic, jobs + 4096, "a job record and its headers may not fit");
+		check_size(check, "dead_letter.topic", opts->dead_letter_topic, jobs + 4096,
+			   "a job record and its headers may not fit");
 	}
 	check_memory(check);
 }

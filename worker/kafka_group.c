@@ -83,6 +83,53 @@ static struct kafka_part *find(struct kafka_in *in, const char *topic, int32_t p
 	return NULL;
 }
 
+/* ---- who we are in the group ---- */
+
+struct kafka_member {
+	rd_kafka_consumer_group_metadata_t *metadata;
+	int n_refs; /* the loop thread counts */
+};
+
+const rd_kafka_consumer_group_metadata_t *kafka_member_metadata(const struct kafka_member *member)
+{
+	return member->metadata;
+}
+
+struct kafka_member *kafka_member_ref(struct kafka_member *member)
+{
+	member->n_refs++;
+	return member;
+}
+
+void kafka_member_unref(struct kafka_member *member)
+{
+	if (--member->n_refs > 0)
+		return;
+	rd_kafka_consumer_group_metadata_destroy(member->metadata);
+	free(member);
+}
+
+static void take_member(struct kafka_in *in)
+{
+	struct kafka_member *member = xmalloc(sizeof(*member));
+
+	*member = (struct kafka_member){rd_kafka_consumer_group_metadata(in->rk), 1};
+	if (in->member)
+		kafka_member_unref(in->member);
+	in->member = member;
+}
+
+struct kafka_member *kafka_in_member(struct kafka_in *in)
+{
+	return in->member;
+}
+
+void kafka_in_hold(struct kafka_in *in, bool is_held)
+{
+	in->is_committing = is_held;
+	kafka_group_tick(in);
+}
+
 /* ---- partitions come ---- */
 
 static void log_error_take(struct kafka_in *in, const char *what, rd_kafka_error_t *error)
@@ -105,7 +152,7 @@ static void assign(struct kafka_in *in, const rd_kafka_topic_partition_list_t *l
 			 LOG_STR("detail", rd_kafka_err2str(err)));
 }
 
-static void on_assigned(struct kafka_in *in, const rd_kafka_topic_partition_list_t *list)
+static void add_parts(struct kafka_in *in, const rd_kafka_topic_partition_list_t *list)
 {
 	in->epoch++;
 	in->is_member = true; /* also without a partition */
@@ -117,6 +164,12 @@ static void on_assigned(struct kafka_in *in, const rd_kafka_topic_partition_list
 		in->events->on_assign(in->ctx, fresh[i]);
 	free(fresh);
 	kafka_group_ask(in);
+}
+
+static void on_assigned(struct kafka_in *in, const rd_kafka_topic_partition_list_t *list)
+{
+	take_member(in);
+	add_parts(in, list);
 }
 
 /* ---- where each begins ---- */
@@ -225,8 +278,54 @@ void kafka_group_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev)
 
 /* ---- partitions go ---- */
 
+static void free_revoked(struct kafka_in *in)
+{
+	for (size_t i = 0; i < in->n_revoked; i++) {
+		drop_stale(in->revoked[i]);
+		part_free(in->revoked[i]);
+	}
+	free(in->revoked);
+	in->revoked = NULL;
+	in->n_revoked = 0;
+	in->unassign_by_us = 0;
+}
+
+/* The same partitions again, from their stored offsets. */
+static void finish_restart(struct kafka_in *in)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)in->n_revoked);
+
+	for (size_t i = 0; i < in->n_revoked; i++)
+		rd_kafka_topic_partition_list_add(list, in->revoked[i]->topic, in->revoked[i]->partition);
+	if (in->is_cooperative)
+		log_error_take(in, "incremental_unassign", rd_kafka_incremental_unassign(in->rk, list));
+	else
+		rd_kafka_assign(in->rk, NULL);
+	free_revoked(in);
+	in->is_restarting = false;
+	/* The group may have taken them away by now: then that event waits in the queue, and they go again. */
+	add_parts(in, list);
+	rd_kafka_topic_partition_list_destroy(list);
+}
+
+void kafka_in_restart(struct kafka_in *in)
+{
+	if (in->revoke || in->is_restarting || in->is_closing || list_empty(&in->parts))
+		return;
+	in->is_restarting = true;
+	in->is_lost = true;
+	in->revoked = xcalloc(in->parts.len + 1, sizeof(struct kafka_part *));
+	LIST_EACH (&in->parts, part, struct kafka_part, node)
+		in->revoked[in->n_revoked++] = part;
+	in->events->on_revoke(in->ctx, in->revoked, in->n_revoked, true);
+}
+
 static void finish_unassign(struct kafka_in *in)
 {
+	if (in->is_restarting) {
+		finish_restart(in);
+		return;
+	}
 	if (in->is_cooperative) {
 		log_error_take(in, "incremental_unassign",
 			       rd_kafka_incremental_unassign(in->rk, rd_kafka_event_topic_partition_list(in->revoke)));
@@ -236,14 +335,7 @@ static void finish_unassign(struct kafka_in *in)
 			log_warn(in->log, "Kafka group error", LOG_STR("call", "unassign"),
 				 LOG_STR("detail", rd_kafka_err2str(err)));
 	}
-	for (size_t i = 0; i < in->n_revoked; i++) {
-		drop_stale(in->revoked[i]);
-		part_free(in->revoked[i]);
-	}
-	free(in->revoked);
-	in->revoked = NULL;
-	in->n_revoked = 0;
-	in->unassign_by_us = 0;
+	free_revoked(in);
 	rd_kafka_event_destroy(in->revoke);
 	in->revoke = NULL;
 	if (in->next) {
@@ -277,7 +369,7 @@ static void on_revoked(struct kafka_in *in, rd_kafka_event_t *ev)
 
 void kafka_in_revoked(struct kafka_in *in)
 {
-	assert(in->revoke && !in->unassign_by_us);
+	assert((in->revoke || in->is_restarting) && !in->unassign_by_us);
 	for (size_t i = 0; i < in->n_revoked; i++) {
 		in->revoked[i]->ctx = NULL;
 		in->revoked[i]->has_begun = false; /* nothing more of it is read */
@@ -352,4 +444,6 @@ void kafka_group_done(struct kafka_in *in)
 		rd_kafka_event_destroy(in->revoke);
 	if (in->next)
 		rd_kafka_event_destroy(in->next);
+	if (in->member)
+		kafka_member_unref(in->member);
 }

@@ -340,11 +340,10 @@ size_t kafka_in_read(struct kafka_part *part, struct record *out, size_t max)
 
 /* ---- commit ---- */
 
-int kafka_in_commit(struct kafka_in *in, const struct kafka_commit *rows, size_t n)
+rd_kafka_topic_partition_list_t *kafka_commit_list(const struct kafka_commit *rows, size_t n)
 {
 	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)n);
 
-	assert(!in->is_committing);
 	for (size_t i = 0; i < n; i++) {
 		rd_kafka_topic_partition_t *row =
 		    rd_kafka_topic_partition_list_add(list, rows[i].part->topic, rows[i].part->partition);
@@ -352,6 +351,14 @@ int kafka_in_commit(struct kafka_in *in, const struct kafka_commit *rows, size_t
 		row->metadata_size = rows[i].metadata ? strlen(rows[i].metadata) : 0;
 		row->metadata = row->metadata_size ? xstrdup(rows[i].metadata) : NULL; /* freed with the list */
 	}
+	return list;
+}
+
+int kafka_in_commit(struct kafka_in *in, const struct kafka_commit *rows, size_t n)
+{
+	rd_kafka_topic_partition_list_t *list = kafka_commit_list(rows, n);
+
+	assert(!in->is_committing);
 	/* The opaque tells our commits' answers from any other. */
 	rd_kafka_resp_err_t err = rd_kafka_commit_queue(in->rk, list, in->queue, NULL, in);
 	rd_kafka_topic_partition_list_destroy(list);

@@ -21,6 +21,7 @@
 
 struct kafka_in;
 struct kafka_part;
+struct kafka_member;
 
 struct kafka_in_events {
 	/* New partition of ours. kafka_part_set_ctx may be called. Not readable before on_begin. */
@@ -63,6 +64,14 @@ struct kafka_commit {
 int kafka_in_commit(struct kafka_in *in, const struct kafka_commit *rows, size_t n) MUST_CHECK;
 /* The revoke is handled (drained, committed). */
 void kafka_in_revoked(struct kafka_in *in);
+
+/* Exactly once: the member that a transaction's offsets are sent as. Taken when the assignment came: asked for later, it may already
+ * be of a generation whose assignment we have not seen. NULL before the first one. Valid until the next event. */
+struct kafka_member *kafka_in_member(struct kafka_in *in);
+/* A transaction with offsets of ours is being committed: partitions are not given back meanwhile (for at most 3 s). */
+void kafka_in_hold(struct kafka_in *in, bool is_held);
+/* How far our offsets are is not known: every partition is lost (on_revoke) and comes again (on_assign, on_begin). */
+void kafka_in_restart(struct kafka_in *in);
 
 const char *kafka_part_topic(const struct kafka_part *part);
 int32_t kafka_part_partition(const struct kafka_part *part);

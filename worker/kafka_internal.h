@@ -99,6 +99,8 @@ struct kafka_in {
 	rd_kafka_event_t *revoke; /* held while the owner drains */
 	rd_kafka_event_t *next;	  /* came meanwhile: the close revokes what is being revoked */
 	bool is_lost, is_cooperative;
+	bool is_restarting;	     /* what is being given up is assigned again */
+	struct kafka_member *member; /* NULL before the first assignment */
 	struct kafka_part **revoked;
 	size_t n_revoked;
 	int64_t unassign_by_us; /* the owner is done; a commit is waited for till then. 0 = not so far */
@@ -126,7 +128,15 @@ struct kafka_in {
 	void *on_closed_ctx;
 };
 
+/* kafka_in.c */
+/* With metadata copied; the caller's. */
+rd_kafka_topic_partition_list_t *kafka_commit_list(const struct kafka_commit *rows, size_t n);
+
 /* kafka_group.c */
+/* The group as it was when an assignment came. */
+const rd_kafka_consumer_group_metadata_t *kafka_member_metadata(const struct kafka_member *member);
+struct kafka_member *kafka_member_ref(struct kafka_member *member);
+void kafka_member_unref(struct kafka_member *member);
 void kafka_group_on_rebalance(struct kafka_in *in, rd_kafka_event_t *ev); /* takes ev */
 void kafka_group_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev);
 void kafka_group_on_commit(struct kafka_in *in, rd_kafka_event_t *ev);

@@ -7,7 +7,7 @@
 
 #include "clock.h"
 #include "err.h"
-#include "kafka_internal.h"
+#include "kafka_out_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,42 +24,6 @@
 #define FREE_WAIT_MS 2000
 /* A batch's own header (61 bytes), a record's (at most 36), and a rest. */
 #define FRAMING_BYTES 128
-#define N_TOPICS 2
-
-/* One librdkafka handle. */
-struct producer {
-	struct list_node node; /* out->producers */
-	struct kafka_out *out;
-	rd_kafka_t *rk;
-	rd_kafka_queue_t *queue;
-	rd_kafka_topic_t *topics[N_TOPICS];
-	size_t pending;	 /* deliveries taken and not answered */
-	bool is_lone;	 /* one record per batch */
-	bool is_retired; /* a fatal error: answers what it has, then goes */
-	struct helper_job warm;
-	bool is_warming;
-};
-
-struct kafka_out {
-	struct loop *loop;
-	struct helper *helper;
-	struct log *log;
-	const struct options *opts;
-	const struct kafka_out_events *events;
-	void *ctx;
-	int fd;
-	struct loop_timer tick;
-	struct kafka_errors errors, delivery_errors;
-	struct list producers;
-	struct producer *main, *lone; /* NULL: to be made */
-	int64_t rebuilt_us;
-	size_t pending;
-	bool was_full;
-	size_t message_max;	/* message.max.bytes */
-	size_t topic_max;	/* of the results topic; 0 = not known */
-	int64_t describe_at_us; /* INT64_MAX while asked */
-};
-
 /* ---- handles ---- */
 
 /* The first record for a topic waits for its metadata, for up to a second when nobody asked. */
@@ -97,6 +61,8 @@ static int producer_new(struct kafka_out *out, bool is_lone, struct producer **r
 		return err;
 	if (is_lone)
 		kafka_handle_set(conf, "batch.num.messages", "1");
+	if (out->txn.state != TXN_OFF)
+		kafka_handle_set(conf, "transactional.id", out->transactional_id);
 	err = kafka_handle_new(RD_KAFKA_PRODUCER, conf, RD_KAFKA_EVENT_DR, &rk, ret_error);
 	if (err)
 		return err;
@@ -111,6 +77,8 @@ static int producer_new(struct kafka_out *out, bool is_lone, struct producer **r
 	prod->warm = (struct helper_job){.run = warm_run, .done = warm_done, .ctx = prod};
 	prod->is_warming = true;
 	helper_submit(out->helper, &prod->warm);
+	if (out->txn.state != TXN_OFF)
+		txn_start(out, prod);
 	*ret_prod = prod;
 	return 0;
 }
@@ -129,8 +97,7 @@ static rd_kafka_t *producer_done(struct producer *prod)
 	return rk;
 }
 
-/* Fatal: what it has is purged, so that every delivery is answered; produce() makes a new one. */
-static void retire(struct kafka_out *out, struct producer *prod, const char *detail)
+void producer_retire(struct kafka_out *out, struct producer *prod, const char *detail)
 {
 	if (prod->is_retired)
 		return;
@@ -140,6 +107,7 @@ static void retire(struct kafka_out *out, struct producer *prod, const char *det
 	if (out->main == prod) {
 		out->main = NULL;
 		out->describe_at_us = 0; /* its answer may not come any more */
+		txn_on_broken(out, detail);
 	}
 	if (out->lone == prod)
 		out->lone = NULL;
@@ -149,7 +117,7 @@ static void retire(struct kafka_out *out, struct producer *prod, const char *det
 static void sweep_retired(struct kafka_out *out)
 {
 	LIST_EACH (&out->producers, prod, struct producer, node) {
-		if (prod->is_retired && !prod->pending && !prod->is_warming) {
+		if (prod->is_retired && !prod->pending && !prod->is_warming && !out->txn.is_busy) {
 			rd_kafka_t *rk = producer_done(prod);
 			kafka_destroy(&rk, 1, 0);
 		}
@@ -165,6 +133,9 @@ static struct producer *producer_get(struct kafka_out *out, bool is_lone)
 
 	if (*slot || (out->rebuilt_us && now_us - out->rebuilt_us < REBUILD_AGAIN_US))
 		return *slot;
+	/* Of transactions the old one goes first. */
+	if (out->txn.state != TXN_OFF && !list_empty(&out->producers))
+		return NULL;
 	out->rebuilt_us = now_us;
 	if (producer_new(out, is_lone, slot, &error)) {
 		log_error(out->log, "Kafka producer cannot be made", LOG_STR("detail", error));
@@ -304,24 +275,38 @@ int kafka_out_produce(struct kafka_out *out, struct delivery *dlv)
 {
 	struct producer *prod = producer_get(out, false);
 
-	if (!prod || !prod->topics[dlv->topic])
+	bool is_txn = out->txn.state != TXN_OFF;
+
+	if (!is_txn && (!prod || !prod->topics[dlv->topic]))
 		return -ERR_KAFKA;
 	if (record_bytes(dlv) + FRAMING_BYTES > out->message_max)
 		return -ERR_KAFKA_TOO_LARGE;
-	int err = produce_on(prod, dlv);
+	/* A refusal would cost the whole transaction. */
+	if (is_txn && dlv->topic == KAFKA_RESULTS && record_bytes(dlv) > kafka_out_record_max(out))
+		return -ERR_KAFKA_TOO_LARGE;
+	int err = is_txn && (!prod || !txn_admits(out, dlv)) ? -ERR_FULL : produce_on(prod, dlv);
+	if (is_txn && err == -ERR_KAFKA) {
+		txn_on_failure(out);
+		err = -ERR_FULL;
+	}
 	out->was_full |= err == -ERR_FULL;
 	return err;
 }
 
 /* ---- deliveries ---- */
 
+/* The limit that we know is not the one in force. */
+static void describe_soon(struct kafka_out *out)
+{
+	out->describe_at_us = MIN(out->describe_at_us, loop_now_us(out->loop) + (out->topic_max ? US_PER_S : 0));
+}
+
 /* Is it tried once more by itself? */
 static bool produce_lone(struct kafka_out *out, struct delivery *dlv)
 {
 	struct producer *prod = producer_get(out, true);
 
-	/* The limit that we know is not the one in force. */
-	out->describe_at_us = MIN(out->describe_at_us, loop_now_us(out->loop) + (out->topic_max ? US_PER_S : 0));
+	describe_soon(out);
 	return prod && produce_on(prod, dlv) == 0;
 }
 
@@ -332,12 +317,29 @@ static void on_delivery(struct kafka_out *out, struct producer *prod, const rd_k
 
 	prod->pending--;
 	out->pending--;
-	if (err == -ERR_KAFKA_TOO_LARGE && !prod->is_lone) {
+	if (out->txn.state != TXN_OFF) {
+		/* Of a whole batch it is not known which one is too large: then all go out again, one at a time. */
+		if (err == -ERR_KAFKA_TOO_LARGE && (out->txn.wants_care || !txn_is_careful(out))) {
+			out->txn.wants_care = true;
+			err = -ERR_KAFKA;
+			describe_soon(out);
+		}
+		if (err)
+			txn_on_failure(out);
+	} else if (err == -ERR_KAFKA_TOO_LARGE && !prod->is_lone) {
 		if (produce_lone(out, dlv))
 			return;
 		err = -ERR_KAFKA; /* not known yet: the owner tries again */
 	}
 	out->events->on_delivered(out->ctx, dlv, err == -ERR_FULL ? -ERR_KAFKA : err);
+}
+
+void kafka_out_say_room(struct kafka_out *out)
+{
+	if (!out->was_full)
+		return;
+	out->was_full = false;
+	out->events->on_room(out->ctx);
 }
 
 static void on_deliveries(struct kafka_out *out, struct producer *prod, rd_kafka_event_t *ev)
@@ -346,10 +348,7 @@ static void on_deliveries(struct kafka_out *out, struct producer *prod, rd_kafka
 
 	while ((msg = rd_kafka_event_message_next(ev)))
 		on_delivery(out, prod, msg);
-	if (out->was_full) {
-		out->was_full = false;
-		out->events->on_room(out->ctx);
-	}
+	kafka_out_say_room(out);
 }
 
 /* ---- events ---- */
@@ -366,7 +365,7 @@ static void on_event(struct kafka_out *out, struct producer *prod, rd_kafka_even
 	case RD_KAFKA_EVENT_ERROR:
 		kafka_log_error(out->log, &out->errors, "producer", ev, loop_now_us(out->loop));
 		if (rd_kafka_event_error_is_fatal(ev))
-			retire(out, prod, rd_kafka_event_error_string(ev));
+			producer_retire(out, prod, rd_kafka_event_error_string(ev));
 		break;
 	case RD_KAFKA_EVENT_LOG:
 		kafka_log_event(out->log, ev);
@@ -413,6 +412,7 @@ static void on_tick(void *ctx)
 	loop_timer_set(&out->tick, loop_now_us(out->loop) + TICK_US);
 	serve(out);
 	producer_get(out, false);
+	txn_tick(out);
 	ask_topic_max(out);
 }
 
@@ -426,13 +426,14 @@ static size_t conf_number(const struct options *opts, const char *name)
 }
 
 int kafka_out_new(struct loop *loop, struct helper *helper, struct metrics *metrics, struct log *log,
-		  const struct options *opts, const struct kafka_out_events *events, void *ctx,
+		  const struct options *opts, const char *instance, const struct kafka_out_events *events, void *ctx,
 		  struct kafka_out **ret_out, char **ret_error)
 {
 	struct kafka_out *out = xcalloc(1, sizeof(*out));
 
 	*out = (struct kafka_out){.loop = loop,
 				  .helper = helper,
+				  .metrics = metrics,
 				  .log = log,
 				  .opts = opts,
 				  .events = events,
@@ -441,6 +442,12 @@ int kafka_out_new(struct loop *loop, struct helper *helper, struct metrics *metr
 	if (out->fd < 0)
 		abort();
 	list_init(&out->producers);
+	if (opts->delivery == DELIVERY_EXACTLY_ONCE) {
+		char group[256];
+		kafka_conf_group(opts, group, sizeof(group));
+		out->transactional_id = xasprintf("%s-%s", group, instance);
+		out->txn.state = TXN_INIT;
+	}
 	loop_timer_init(loop, &out->tick, on_tick, out);
 	loop_watch(loop, out->fd, on_fd, out);
 	int err = producer_new(out, false, &out->main, ret_error);
@@ -475,9 +482,11 @@ void kafka_out_free(struct kafka_out *out)
 		return;
 	loop_timer_done(&out->tick);
 	loop_unwatch(out->loop, out->fd);
+	is_any_left = !txn_done(out, FREE_WAIT_MS);
 	LIST_EACH (&out->producers, prod, struct producer, node) {
 		/* The helper is still in it, or there are more than ever should be: left to the exit. */
-		if (n == ARRAY_LEN(rks) || (prod->is_warming && !helper_cancel(out->helper, &prod->warm, FREE_WAIT_MS)))
+		if (is_any_left || n == ARRAY_LEN(rks) ||
+		    (prod->is_warming && !helper_cancel(out->helper, &prod->warm, FREE_WAIT_MS)))
 			is_any_left = true;
 		else
 			rks[n++] = producer_done(prod);
@@ -488,5 +497,6 @@ void kafka_out_free(struct kafka_out *out)
 	if (is_any_left)
 		return;
 	close(out->fd);
+	free(out->transactional_id);
 	free(out);
 }

@@ -229,14 +229,36 @@ static void on_delivered(void *ctx, struct delivery *delivery, int err)
 {
 	struct worker *worker = ctx;
 
+	worker->pl.commit_waits = false;
 	dispatch_on_delivered(worker->pl.dispatcher, delivery, err);
+}
+
+/* Exactly once. When nobody can say how a transaction ended, the stored offsets do: all partitions begin anew from them. */
+static void on_txn(void *ctx, enum txn_end end, const char *detail)
+{
+	struct worker *worker = ctx;
+
+	if (end == TXN_IN_DOUBT) {
+		log_warn(worker->log, "a transaction's end is not known, all partitions begin anew from their stored offsets",
+			 LOG_STR("detail", detail));
+		if (worker->is_revoking) {
+			for (size_t i = 0; i < worker->n_revoked; i++)
+				pipeline_drain_partition(&worker->pl, kafka_part_ctx(worker->revoked[i]), 0, 0);
+			finish_revoke(worker);
+		}
+		kafka_in_restart(worker->pl.in);
+	}
+	pipeline_on_txn(&worker->pl, end, detail);
+	loop_again(worker->loop);
 }
 
 static void on_room(void *ctx)
 {
 	struct worker *worker = ctx;
 
+	worker->pl.commit_waits = false;
 	dispatch_on_room(worker->pl.dispatcher);
+	loop_again(worker->loop);
 }
 
 /* ---- health ---- */
@@ -458,7 +480,8 @@ static int start_io(struct worker *worker, char **ret_error)
 							 .on_committed = on_committed,
 							 .on_wake = on_wake,
 							 .on_fatal = on_fatal};
-	static const struct kafka_out_events out_events = {.on_delivered = on_delivered, .on_room = on_room, .on_fatal = on_fatal};
+	static const struct kafka_out_events out_events = {
+	    .on_delivered = on_delivered, .on_room = on_room, .on_txn = on_txn, .on_fatal = on_fatal};
 	struct options *opts = worker->opts;
 	struct pipeline *pl = &worker->pl;
 	struct tls_store *store;
@@ -474,8 +497,8 @@ static int start_io(struct worker *worker, char **ret_error)
 	err = resolve_new(worker->loop, &worker->metrics, worker->log, opts->dns_servers.v, opts->dns_servers.n, opts->dns_timeout,
 			  &pl->resolve, ret_error);
 	if (!err)
-		err = kafka_out_new(worker->loop, worker->helper, &worker->metrics, worker->log, opts, &out_events, worker, &pl->out,
-				    ret_error);
+		err = kafka_out_new(worker->loop, worker->helper, &worker->metrics, worker->log, opts, worker->instance, &out_events,
+				    worker, &pl->out, ret_error);
 	if (err)
 		return err;
 	dispatcher_set_out(pl->dispatcher, pl->out);

@@ -24,7 +24,6 @@ static void refuse_not_built(struct draft *draft)
 		int value;
 		const char *text;
 	} rows[] = {
-	    {ROW_delivery, DELIVERY_EXACTLY_ONCE, "delivery = exactly_once is not built yet"},
 	    {ROW_robots, ROBOTS_OBEY, "robots = obey is not built yet"},
 	};
 

@@ -7,6 +7,8 @@
  * its timer; what a revoke or the stop lets go is dropped without a result, and fetched again by whoever owns the partition next. */
 #include "pipeline.h"
 
+#include "pipeline.h"
+
 #include "clock.h"
 
 #include <strings.h>
@@ -14,8 +16,6 @@
 #define READ_BATCH 256
 #define READS_PER_TURN 16
 #define TURNS_PER_TURN 512
-#define COMMIT_SOON_US (20 * US_PER_MS)
-#define COMMIT_SOON_DELIVERIES 64
 #define FAR_MS INT64_C(3155760000000) /* a hundred years */
 
 static void enqueue(struct pipeline *pl, struct task *task);
@@ -503,15 +503,14 @@ static void drop(struct pipeline *pl, struct task *task)
 
 /* ---- 6. the result is acknowledged: the offset is complete ---- */
 
-static void on_result_delivered(void *ctx, struct task *task)
+static void on_result_acked(void *ctx, struct task *task)
 {
 	struct pipeline *pl = ctx;
 	struct partition *part = task->partition;
 
 	window_finish(part->win, task->rec.offset);
+	list_remove(&task->open_node);
 	pl->uncommitted++;
-	pl->task_bytes -= task->bytes;
-	dispatch_free_task(pl->dispatcher, task);
 	while (!list_empty(&part->held)) {
 		struct task *held = LIST_ENTRY(list_first(&part->held), struct task, open_node);
 		if (!open_task(pl, part, held))
@@ -519,74 +518,16 @@ static void on_result_delivered(void *ctx, struct task *task)
 	}
 }
 
-/* ---- 7. the commit: lowest open offset and the set above it, one in flight ---- */
-
-static bool wants_commit(const struct partition *part)
+/* At least once at the same time; exactly once with the commit. */
+static void on_result_done(void *ctx, struct task *task)
 {
-	return part->win && window_is_dirty(part->win) && !part->is_in_commit;
+	struct pipeline *pl = ctx;
+
+	pl->task_bytes -= task->bytes;
+	dispatch_free_task(pl->dispatcher, task);
 }
 
-static void commit(struct pipeline *pl)
-{
-	struct arena arena;
-	size_t n = 0;
-
-	arena_init(&arena, 4096);
-	struct kafka_commit *rows = arena_alloc(&arena, (pl->partitions.len + 1) * sizeof(*rows));
-	LIST_EACH(&pl->partitions, part, struct partition, node) {
-		if (!wants_commit(part))
-			continue;
-		char *metadata = arena_alloc(&arena, OFFSETMAP_TEXT_MAX + 1);
-		int64_t offset = window_snapshot(part->win, metadata);
-		rows[n++] = (struct kafka_commit){part->kafka, offset, metadata};
-		part->is_in_commit = true;
-		part->committed = offset;
-	}
-	if (n) {
-		pl->commit_in_flight = true;
-		pl->commit_started_us = clock_now_us();
-		pl->last_commit_us = loop_now_us(pl->loop);
-		pl->uncommitted = 0;
-		int err = kafka_in_commit(pl->in, rows, n);
-		if (err)
-			pipeline_on_committed(pl, err, "refused at once");
-	}
-	arena_done(&arena);
-}
-
-/* When the next commit may go; INT64_MAX when nothing is to be committed or one is in flight. */
-static int64_t commit_due_us(const struct pipeline *pl)
-{
-	bool is_draining = false, is_wanted = false;
-
-	if (pl->commit_in_flight)
-		return INT64_MAX;
-	LIST_EACH(&pl->partitions, part, struct partition, node) {
-		is_wanted |= wants_commit(part);
-		is_draining |= part->is_draining;
-	}
-	if (!is_wanted)
-		return INT64_MAX;
-	bool is_soon = is_draining || pl->uncommitted >= COMMIT_SOON_DELIVERIES;
-	return pl->last_commit_us + (is_soon ? COMMIT_SOON_US : pl->opts->commit_interval * US_PER_MS);
-}
-
-void pipeline_on_committed(struct pipeline *pl, int err, const char *detail)
-{
-	pl->commit_in_flight = false;
-	if (err) {
-		pl->metrics->commit_failures++;
-		log_warn(pl->log, "commit failed, it is tried again", LOG_STR("detail", detail));
-	} else {
-		pl->metrics->commits++;
-		hist_observe(&pl->metrics->commit_seconds, clock_now_us() - pl->commit_started_us);
-	}
-	LIST_EACH(&pl->partitions, part, struct partition, node) {
-		if (part->is_in_commit && err)
-			window_mark_dirty(part->win);
-		part->is_in_commit = false;
-	}
-}
+/* ---- 7. the commit: pipeline_commit.c ---- */
 
 /* ---- reading ---- */
 
@@ -724,10 +665,10 @@ void pipeline_turn(void *ctx)
 	read_and_start(pl);
 	pause_or_resume(pl);
 	hosts_sweep(pl->admit.hosts, now_us, 16);
-	if (commit_due_us(pl) <= now_us)
-		commit(pl);
+	if (pipeline_commit_due_us(pl) <= now_us)
+		pipeline_commit(pl);
 	wake_us = drain(pl);
-	wake_us = MIN(wake_us, MIN(commit_due_us(pl), admit_wake_us(&pl->admit)));
+	wake_us = MIN(wake_us, MIN(pipeline_commit_due_us(pl), admit_wake_us(&pl->admit)));
 	const struct heap_node *timer = heap_first(&pl->timers);
 	if (timer)
 		wake_us = MIN(wake_us, timer->at_us);
@@ -792,6 +733,9 @@ bool pipeline_is_drained(const struct partition *part)
 
 void pipeline_remove_partition(struct pipeline *pl, struct partition *part)
 {
+	size_t bytes, n_in_txn = dispatch_forget(pl->dispatcher, part, &bytes);
+
+	pl->task_bytes -= bytes;
 	pipeline_drain_partition(pl, part, 0, 0);
 	LIST_EACH(&part->open, task, struct task, open_node) {
 		if (task->state != TASK_DELIVERING) {
@@ -799,9 +743,13 @@ void pipeline_remove_partition(struct pipeline *pl, struct partition *part)
 		} else {
 			pl->task_bytes -= task->bytes;
 			if (dispatch_give_up(pl->dispatcher, task))
-				pl->metrics->revoke_undelivered++;
+				n_in_txn++;
 		}
 	}
+	if (n_in_txn && pl->opts->delivery == DELIVERY_EXACTLY_ONCE)
+		kafka_out_abort(pl->out); /* its offsets will never be in it */
+	else
+		pl->metrics->revoke_undelivered += n_in_txn;
 	admit_part_done(&part->admit, loop_now_us(pl->loop));
 	list_remove(&part->node);
 	window_free(part->win);
@@ -829,6 +777,8 @@ static void on_nothing(void *ctx)
 {
 }
 
+static const struct dispatch_events dispatch_events = {.on_acked = on_result_acked, .on_done = on_result_done};
+
 void pipeline_init(struct pipeline *pl, struct loop *loop, struct metrics *metrics, struct log *log, struct options *opts,
 		   const char *instance, uint64_t seed)
 {
@@ -840,7 +790,7 @@ void pipeline_init(struct pipeline *pl, struct loop *loop, struct metrics *metri
 	heap_init(&pl->timers);
 	/* The wake timer only makes a turn happen; what is due is done after it. */
 	loop_timer_init(loop, &pl->wake, on_nothing, NULL);
-	pl->dispatcher = dispatcher_new(loop, metrics, log, opts, instance, on_result_delivered, pl);
+	pl->dispatcher = dispatcher_new(loop, metrics, log, opts, instance, &dispatch_events, pl);
 }
 
 void pipeline_done(struct pipeline *pl)

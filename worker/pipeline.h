@@ -66,6 +66,7 @@ struct pipeline {
 	int64_t last_commit_us;    /* when the last one was sent */
 	int32_t uncommitted;       /* deliveries since then */
 	bool commit_in_flight;
+	bool commit_waits; /* exactly once: until something comes back from the producer */
 	void (*on_partition_drained)(void *ctx); /* some draining partition may be done */
 	void *ctx;
 };
@@ -88,7 +89,15 @@ bool pipeline_is_drained(const struct partition *part);
 /* Drops what is left, at once. */
 void pipeline_remove_partition(struct pipeline *pl, struct partition *part);
 void pipeline_on_wake(struct pipeline *pl);
+
+/* pipeline_commit.c */
+/* When the next commit may go; INT64_MAX when nothing is to be committed, or one is in flight. */
+int64_t pipeline_commit_due_us(const struct pipeline *pl);
+void pipeline_commit(struct pipeline *pl);
+/* At least once: the commit is answered. */
 void pipeline_on_committed(struct pipeline *pl, int err, const char *detail);
+/* Exactly once: the transaction has ended. */
+void pipeline_on_txn(struct pipeline *pl, enum txn_end end, const char *detail);
 
 /* After a reload of the live settings. */
 void pipeline_apply_limits(struct pipeline *pl);

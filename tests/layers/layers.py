@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKER = ROOT / "worker"
 
 # A module is a .c/.h pair, or all files whose name begins with one of FAMILIES and an underscore.
-FAMILIES = ("log", "options", "job", "resolve", "fetch", "kafka")
+FAMILIES = ("log", "options", "job", "resolve", "fetch", "kafka", "pipeline")
 LAYERS = [
     ("base", "base list heap arena clock buf err log options metrics"),
     ("values", "utf8 url netguard retry job result offsetmap"),

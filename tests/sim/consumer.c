@@ -507,3 +507,18 @@ void kafka_in_free(struct kafka_in *in)
 	free(in->views);
 	free(in);
 }
+
+struct kafka_member *kafka_in_member(struct kafka_in *in)
+{
+	return NULL;
+}
+
+void kafka_in_hold(struct kafka_in *in, bool is_held)
+{
+	fail("machine %d: a transaction", in->machine->id);
+}
+
+void kafka_in_restart(struct kafka_in *in)
+{
+	fail("machine %d: a transaction", in->machine->id);
+}

@@ -268,7 +268,7 @@ int kafka_out_produce(struct kafka_out *out, struct delivery *delivery)
 /* ---- made and unmade ---- */
 
 int kafka_out_new(struct loop *loop, struct helper *helper, struct metrics *metrics, struct log *log, const struct options *opts,
-		  const struct kafka_out_events *events, void *ctx, struct kafka_out **ret_out, char **ret_error)
+		  const char *instance, const struct kafka_out_events *events, void *ctx, struct kafka_out **ret_out, char **ret_error)
 {
 	struct kafka_out *out = xcalloc(1, sizeof(*out));
 
@@ -314,4 +314,20 @@ void kafka_out_purge(struct kafka_out *out)
 		sending->err = -ERR_KAFKA;
 		event_set(&sending->answers, out->loop, world.now_us, on_answer, sending);
 	}
+}
+
+/* Exactly once is not simulated. */
+bool kafka_out_quiesce(struct kafka_out *out)
+{
+	fail("machine %d: a transaction", out->machine->id);
+}
+
+void kafka_out_commit(struct kafka_out *out, const struct kafka_commit *rows, size_t n, struct kafka_member *member)
+{
+	fail("machine %d: a transaction", out->machine->id);
+}
+
+void kafka_out_abort(struct kafka_out *out)
+{
+	fail("machine %d: a transaction", out->machine->id);
 }

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 import proc
@@ -51,9 +51,11 @@ class Reader:
         self.topic = topic
         self.decode = decode
         self.records = []
+        self.ends = {}
         self.consumer = Consumer({
             "bootstrap.servers": bootstrap, "group.id": "tests-reader", "enable.auto.commit": False,
             "isolation.level": "read_committed", "auto.offset.reset": "earliest", "fetch.wait.max.ms": 50,
+            "enable.partition.eof": True,
             "fetch.message.max.bytes": 8 << 20, "reconnect.backoff.max.ms": 500,
         })
         # A broker may not know a topic yet that was made a moment ago.
@@ -63,7 +65,10 @@ class Reader:
 
     def poll(self, timeout_s=0.2):
         """Reads what is there; returns how many records came."""
-        came = [m for m in self.consumer.consume(5000, timeout_s) if not m.error()]
+        messages = self.consumer.consume(5000, timeout_s)
+        came = [m for m in messages if not m.error()]
+        # A transaction's marker is no record: only the end of the partition tells that it was passed.
+        self.ends |= {m.partition(): m.offset() for m in messages if m.error() and m.error().code() == KafkaError._PARTITION_EOF}
         self.records += [Record(m, self.decode) for m in came]
         return len(came)
 
@@ -93,7 +98,8 @@ class Reader:
             assert time.monotonic() < deadline, f"{self.topic}[{partition}]: end {end} not reached"
 
     def _position(self, partition):
-        return max(0, self.consumer.position([TopicPartition(self.topic, partition)])[0].offset)
+        read = self.consumer.position([TopicPartition(self.topic, partition)])[0].offset
+        return max(read, self.ends.get(partition, 0))
 
     def results(self):
         return [r.result for r in self.records]

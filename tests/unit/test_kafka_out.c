@@ -42,13 +42,13 @@ static void on_room(void *ctx)
 
 static struct sender *sender_new(struct world *world, const char *const *extra)
 {
-	static const struct kafka_out_events events = {on_delivered, on_room, on_fatal};
+	static const struct kafka_out_events events = {.on_delivered = on_delivered, .on_room = on_room, .on_fatal = on_fatal};
 	struct sender *sender = xcalloc(1, sizeof(*sender));
 	char *error = NULL;
 
 	sender->world = world;
 	sender->opts = make_options(world->bootstrap, extra);
-	int err = kafka_out_new(world->loop, world->helper, &world->metrics, world->log, sender->opts, &events, sender,
+	int err = kafka_out_new(world->loop, world->helper, &world->metrics, world->log, sender->opts, "test", &events, sender,
 				&sender->out, &error);
 	assert_int_equal(err, 0);
 	return sender;

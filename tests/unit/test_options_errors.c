@@ -135,8 +135,7 @@ static void what_is_not_built_is_refused(void **state)
 	static const struct {
 		const char *file, *expected;
 	} rows[] = {
-	    {"delivery = exactly_once", "gatherd.conf:1: delivery = exactly_once is not built yet"},
-	    {"robots = obey", "gatherd.conf:1: robots = obey is not built yet"},
+		    {"robots = obey", "gatherd.conf:1: robots = obey is not built yet"},
 	    {"[host \"a\"]\n[host \"b\"]\nrobots = obey",
 	     "gatherd.conf:2: in this section: robots = obey is not built yet"},
 	};
