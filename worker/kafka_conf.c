@@ -21,6 +21,7 @@ const struct kafka_default kafka_defaults[] = {
     {KAFKA_BOTH, "allow.auto.create.topics", "false",
      "a missing topic is waited for and said, not made with one partition"},
     {KAFKA_BOTH, "socket.nagle.disable", "true", "40 ms per small request otherwise"},
+    {KAFKA_BOTH, "socket.timeout.ms", "10000", "a connection that died without a word is given up"},
     {KAFKA_BOTH, "reconnect.backoff.max.ms", "1000", "a broker that is back is used within a second"},
     {KAFKA_CONSUMER, "group.id", "gatherd", "workers of one group share the partitions"},
     {KAFKA_CONSUMER, "auto.offset.reset", "earliest", "a job put in before the first start counts"},

@@ -1,0 +1,223 @@
+"""The faults: one row and one function each. What is drawn from the seed is drawn when the plan is made, so a seed is a plan.
+
+A function does its fault in steps and yields the seconds of load between them. It notes in its Fault since when recovery counts
+(since_ms) and which results are at risk from it (ledger.py says what that means); one that notes none may double nothing."""
+
+import random
+import signal
+import threading
+import time
+from collections import namedtuple
+from dataclasses import dataclass, field
+
+import kafka
+
+# kind: "before" or "after" at_ms; instance None: any
+Risk = namedtuple("Risk", "fault kind instance at_ms until_ms", defaults=(None,))
+
+SESSION_S = 6  # the least that a broker allows
+HEARTBEAT_S = 1
+# A process that lost its partitions unknowingly hears of it by then: from the answer to one heartbeat.
+ZOMBIE_S = HEARTBEAT_S + 2
+BROKER_START_S = 90
+# What each may take, from its since_ms on. Of a kill: until the others have done what it had under way.
+RECOVERS_S = {"sigkill": SESSION_S + 5, "broker_kill": 10}
+STUCK_S = 60  # any other
+PULSE_S, STALL_S = 0.25, 1.5
+STALL = "the machine stood still"
+
+
+def now_ms():
+    return time.time() * 1000
+
+
+@dataclass
+class Fault:
+    number: int
+    kind: str
+    slot: str
+    wait_s: float  # of load before it
+    params: dict
+    since_ms: float = None
+    risks: list = field(default_factory=list)
+
+    def __str__(self):
+        return f"{self.number} {self.kind} of {self.slot}" + "".join(f" {k}={v}" for k, v in self.params.items())
+
+    def risk(self, kind, instance, at_ms, until_ms=None):
+        self.risks.append(Risk(str(self), kind, instance, at_ms, until_ms))
+
+
+class Pulse:
+    """Says when the machine, not a fault, stood still: the broker's answer to the simplest question takes longer than STALL_S,
+    or this thread is not run. A live process may lose its session then, and what that doubles is no fault of gatherd's; nor does
+    the time count in which nobody could recover."""
+
+    def __init__(self, broker):
+        self.broker = broker
+        self.stalls = []  # (from_ms, to_ms)
+        self.is_over = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        while not self.is_over.is_set():
+            from_ms = now_ms()
+            kafka.answers(self.broker.port, 30)
+            self.is_over.wait(PULSE_S)
+            if now_ms() - from_ms > (STALL_S + PULSE_S) * 1000:
+                self.stalls.append((from_ms, now_ms()))
+
+    def stop(self):
+        self.is_over.set()
+
+    def risks(self):
+        for from_ms, to_ms in self.stalls:
+            yield Risk(STALL, "before", None, from_ms)
+            yield Risk(STALL, "after", None, from_ms, to_ms + ZOMBIE_S * 1000)
+
+    def within_ms(self, from_ms, to_ms):
+        return sum(max(0, min(to, to_ms) - max(a, from_ms)) for a, to in self.stalls)
+
+
+# --- graceful ---
+
+def sigterm(world, f):
+    """SIGTERM in the midst of its work, and a new process in its place."""
+    world.leave(f.slot)
+    yield f.params["down_s"]
+    f.since_ms = now_ms()
+    world.start(f.slot)
+
+
+def join_leave(world, f):
+    """One more worker for a while."""
+    world.start("x")
+    yield f.params["stay_s"]
+    f.since_ms = now_ms()
+    world.leave("x")
+
+
+def flap(world, f):
+    """Two join, and one leaves before the group has settled."""
+    world.start("x")
+    world.start("y")
+    yield f.params["stay_s"]
+    world.leave("x")
+    yield f.params["stay_s"]
+    f.since_ms = now_ms()
+    world.leave("y")
+
+
+# --- hard ---
+
+def sigkill(world, f):
+    name = world.kill(f.slot)
+    f.since_ms = now_ms()
+    f.risk("before", name, f.since_ms)
+    yield f.params["down_s"]
+    world.start(f.slot)
+
+
+def sigstop(world, f):
+    """Frozen for longer than its session: the others take its partitions, and it wakes not knowing."""
+    worker = world.workers[f.slot]
+    worker.signal(signal.SIGSTOP)
+    f.since_ms = now_ms()
+    f.risk("before", worker.name, f.since_ms)
+    yield f.params["for_s"]
+    woken_ms = now_ms()
+    worker.signal(signal.SIGCONT)
+    f.risk("after", worker.name, woken_ms, woken_ms + ZOMBIE_S * 1000)
+
+
+def broker_kill(world, f):
+    world.broker.kill()
+    killed_ms = now_ms()
+    yield f.params["down_s"]
+    world.broker.launch()
+    until = time.monotonic() + BROKER_START_S
+    while not kafka.answers(world.broker.port):
+        assert time.monotonic() < until, "the broker does not come back"
+        yield 0.1
+    f.since_ms = now_ms()
+    # What it had appended and not acknowledged is for the producer's sequence numbers to tell; if the producer had to be made
+    # anew, or the session ended meanwhile (what is with the producer then may still come out), that is doubled.
+    f.risk("before", None, killed_ms)
+    f.risk("after", None, killed_ms, f.since_ms + RECOVERS_S["broker_kill"] * 1000)
+
+
+def cut(world, f):
+    """No network between one worker and the broker."""
+    name, link = world.workers[f.slot].name, world.links[f.slot]
+    cut_ms = now_ms()
+    link.hold() if f.params["how"] == "hold" else link.reset()
+    yield f.params["for_s"]
+    f.since_ms = now_ms()
+    link.heal()
+    f.risk("before", name, cut_ms)
+    # What had been held back arrives now, wherever the partitions are.
+    f.risk("after", name, cut_ms, f.since_ms + ZOMBIE_S * 1000)
+
+
+def delay(world, f):
+    """Each way takes longer."""
+    world.links[f.slot].delay(f.params["seconds"])
+    yield f.params["for_s"]
+    f.since_ms = now_ms()
+    world.links[f.slot].heal()
+
+
+def refuse(world, f):
+    """The results topic takes nothing."""
+    world.topics.alter("results", **{f.params["by"]: REFUSE[f.params["by"]][0]})
+    yield f.params["for_s"]
+    world.topics.alter("results", **{f.params["by"]: REFUSE[f.params["by"]][1]})
+    f.since_ms = now_ms()
+
+
+def log_pipe_full(world, f):
+    """A worker whose log goes to a pipe that nobody reads, from now on."""
+    world.leave(f.slot)
+    yield 0.2
+    f.since_ms = now_ms()
+    world.start(f.slot, log_pipe=True)
+
+
+# By which setting: the value that refuses, the usual one.
+REFUSE = {"max_message_bytes": (100, 1048588), "min_insync_replicas": (2, 1)}
+
+
+def between(low, high):
+    return lambda rng: round(rng.uniform(low, high), 2)
+
+
+def one_of(*values):
+    return lambda rng: rng.choice(values)
+
+
+SLOTS = "abc"
+
+# slots: whom it may meet; takes_s: whether there is time for it in a bounded run
+Kind = namedtuple("Kind", "run draw slots is_graceful takes_s")
+KINDS = {
+    "sigterm": Kind(sigterm, {"down_s": between(0, 1.5)}, SLOTS, True, 4),
+    "join_leave": Kind(join_leave, {"stay_s": between(1, 3)}, "x", True, 6),
+    "flap": Kind(flap, {"stay_s": between(0.1, 1)}, ["x and y"], True, 5),
+    "sigkill": Kind(sigkill, {"down_s": one_of(0.2, 2, SESSION_S + 1)}, SLOTS, False, 10),
+    "sigstop": Kind(sigstop, {"for_s": between(SESSION_S * 1.25, SESSION_S * 1.6)}, SLOTS, False, 12),
+    "broker_kill": Kind(broker_kill, {"down_s": between(0, 3)}, ["the broker"], False, 20),
+    "cut": Kind(cut, {"how": one_of("hold", "reset"), "for_s": one_of(2, 8.4)}, SLOTS, False, 11),
+    "delay": Kind(delay, {"seconds": between(0.05, 0.25), "for_s": between(2, 4)}, SLOTS, False, 6),
+    "refuse": Kind(refuse, {"by": one_of(*REFUSE), "for_s": between(1.5, 3)}, ["the results topic"], False, 6),
+    "log_pipe_full": Kind(log_pipe_full, {}, SLOTS, False, 6),
+}
+
+
+def plan(seed, name, kinds, first=1):
+    """The faults of one run, each kind once (or as often as it is listed), in the seed's order."""
+    rng = random.Random(f"{seed}/{name}")
+    kinds = list(kinds)
+    rng.shuffle(kinds)
+    return [Fault(i, kind, rng.choice(KINDS[kind].slots), round(rng.uniform(0.5, 1.5), 2),
+                  {name: draw(rng) for name, draw in KINDS[kind].draw.items()})
+            for i, kind in enumerate(kinds, first)]

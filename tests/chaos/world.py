@@ -1,0 +1,174 @@
+"""Workers under load on one broker, each behind its own link of the proxy, and a reader of what they say."""
+
+import os
+import time
+
+import proc
+import worker as worker_process
+from faults import HEARTBEAT_S, SESSION_S, SLOTS, Pulse
+from topics import Reader
+
+OUTSTANDING = 1500  # jobs that are produced and have no result: enough for all to work, little enough to end soon
+EXIT_S = 40
+SILENCE_S = 30
+WORKING_MS = 500
+
+
+class PipedWorker(worker_process.Worker):
+    """Its log goes into a pipe that is full and never read, and so cannot tell its port."""
+
+    def start(self):
+        os.mkfifo(self.log)
+        # Another open file description than the worker's: that one blocks.
+        self.pipe = os.open(self.log, os.O_RDWR | os.O_NONBLOCK)
+        try:
+            while os.write(self.pipe, b"." * 4096):
+                pass
+        except BlockingIOError:
+            pass
+        self.port = proc.free_port()
+        self.options.update({"http.listen": f"127.0.0.1:{self.port}", "log.level": "debug"})
+        argv = [worker_process.build_dir() / "gatherd"] + [a for k, v in self.options.items() for a in ("-o", f"{k}={v}")]
+        env = {k: v for k, v in os.environ.items() if not k.startswith("GATHERD_")}
+        self.process = proc.spawn(argv, self.log, env={**worker_process.SANITIZERS, **env})
+        return self
+
+
+class World:
+    """step() is the heart: it reads results and tops up the jobs. All else is done between steps, on the main thread."""
+
+    def __init__(self, topics, broker, links, url, dir, options, n_partitions):
+        self.topics, self.broker, self.links, self.url, self.dir = topics, broker, links, url, dir
+        self.options = {"kafka.session.timeout.ms": SESSION_S * 1000, "kafka.heartbeat.interval.ms": HEARTBEAT_S * 1000,
+                        **options}
+        self.n_partitions = n_partitions
+        self.workers = {}   # slot -> Worker
+        self.all = []       # every process that ever was
+        self.leaving = []
+        self.sources = {}   # job_id -> (partition, offset), once the broker has it
+        self.n_jobs = 0
+        self.is_feeding = False
+        self.reader = topics.reader()
+        self.n_seen = 0
+        self.done = set()
+        self.last_ms = dict.fromkeys(range(n_partitions), 0)  # partition, and process by its name -> its latest result
+        self.number = 0
+        self.pulse = Pulse(broker)
+
+    # --- workers ---
+
+    def start(self, slot, log_pipe=False):
+        """A process never has a name that another had: the results tell them apart."""
+        self.number += 1
+        options = {**self.topics.options(), **self.options}
+        if slot in self.links:
+            options["kafka.bootstrap.servers"] = f"127.0.0.1:{self.links[slot].port}"
+        kind = PipedWorker if log_pipe else worker_process.Worker
+        self.workers[slot] = kind(self.dir, options, f"{slot}{self.number}").start()
+        self.all.append(self.workers[slot])
+
+    def leave(self, slot):
+        """SIGTERM; that it ends in good order is looked at later, the load goes on."""
+        self.workers[slot].term()
+        self.leaving.append((self.workers.pop(slot), time.monotonic() + EXIT_S))
+
+    def kill(self, slot):
+        """kill -9; the name of the dead."""
+        worker = self.workers.pop(slot)
+        worker.kill()
+        return worker.name
+
+    def _check_processes(self):
+        for worker in self.workers.values():
+            code = worker.process.poll()
+            assert code is None, f"{worker.name} ended with {code}"
+        for worker, until in list(self.leaving):
+            code = worker.process.poll()
+            assert code is not None or time.monotonic() < until, f"{worker.name} does not end after SIGTERM"
+            if code is not None:
+                assert code == 0, f"{worker.name} ended with {code}, after SIGTERM"
+                self.leaving.remove((worker, until))
+
+    # --- load ---
+
+    def feed(self, n):
+        for _ in range(n):
+            job_id, p = f"job-{self.n_jobs}", self.n_partitions
+            self.topics.produce(self.topics.job(job_id, self.url), key=job_id, partition=self.n_jobs % p,
+                                on_offset=lambda *where, job_id=job_id: self.sources.__setitem__(job_id, where))
+            self.n_jobs += 1
+
+    def step(self):
+        if self.is_feeding:
+            self.feed(max(0, OUTSTANDING - (self.n_jobs - len(self.done))))
+        self.topics.producer.poll(0)
+        self.reader.poll(0.05)
+        for r in self.reader.records[self.n_seen:]:
+            self.done.add(r.result.job_id)
+            self.last_ms[r.result.source.partition] = self.last_ms[r.result.worker.instance] = r.timestamp_ms
+        self.n_seen = len(self.reader.records)
+        self._check_processes()
+
+    def run_for(self, seconds):
+        until = time.monotonic() + seconds
+        self.step()
+        while time.monotonic() < until:
+            self.step()
+
+    def run_until(self, question, limit_s, what):
+        until = time.monotonic() + limit_s
+        while not question():
+            self.step()
+            assert time.monotonic() < until, f"not within {limit_s} s: {what}; {len(self.done)} of {self.n_jobs} jobs done"
+
+    def begin(self, slots=SLOTS):
+        for slot in slots:
+            self.start(slot)
+        self.is_feeding = True
+        self.run_until(lambda: self.all_work_since(0), 60, "results of every worker")
+
+    def begin_with(self, n, slots):
+        """n jobs, and no more."""
+        self.feed(n)
+        self.topics.flush()
+        for slot in slots:
+            self.start(slot)
+
+    def all_work_since(self, ms):
+        """Every partition and every process has given a result."""
+        who = [*range(self.n_partitions), *(w.name for w in self.workers.values())]
+        return all(self.last_ms.get(w, 0) > ms for w in who)
+
+    def is_working(self, slot):
+        return slot in self.workers and time.time() * 1000 - self.last_ms.get(self.workers[slot].name, 0) < WORKING_MS
+
+    def is_done(self):
+        return len(self.done) >= self.n_jobs
+
+    def finish(self):
+        """No new jobs; all that were produced have a result, or nothing comes any more (then the ledger says what is lost);
+        everybody leaves."""
+        self.is_feeding = False
+        self.topics.flush()
+        n, until = len(self.done), time.monotonic() + SILENCE_S
+        while not self.is_done() and time.monotonic() < until:
+            if len(self.done) > n:
+                n, until = len(self.done), time.monotonic() + SILENCE_S
+            self.step()
+        for slot in list(self.workers):
+            self.leave(slot)
+        self.run_until(lambda: not self.leaving, EXIT_S + 5, "the workers leave")
+        self.reader.to_end()
+
+    def commit_records(self):
+        reader = Reader(self.broker.bootstrap, "__consumer_offsets")
+        try:
+            return [r for r in reader.to_end() if r.key]
+        finally:
+            reader.close()
+
+    def stop_all(self):
+        self.pulse.stop()
+        for w in self.all:
+            if w.process and w.process.poll() is None:
+                w.kill()
