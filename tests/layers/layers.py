@@ -16,7 +16,7 @@ WORKER = ROOT / "worker"
 FAMILIES = ("log", "options", "job", "resolve", "fetch", "kafka", "pipeline")
 LAYERS = [
     ("base", "base list heap arena clock buf err log options metrics"),
-    ("values", "utf8 url netguard retry job result offsetmap"),
+    ("values", "utf8 url netguard robots retry job result offsetmap"),
     ("rules", "window host profile admit task health"),
     ("I/O", "watchdog loop helper resolve fetch kafka httpd"),
     ("pipeline", "dispatch pipeline report lifecycle"),
