@@ -60,6 +60,17 @@ def origin(shared_origin):
     return shared_origin
 
 
+@pytest.fixture(scope="session")
+def name_server(tmp_path_factory):
+    """(host, port) of a name server to which every name is 127.0.0.1 unless the name says otherwise: tests/support/dns.py."""
+    dir = tmp_path_factory.mktemp("dns")
+    argv = [sys.executable, Path(proc.__file__).with_name("dns.py"), "--port-file", dir / "port"]
+    process = proc.spawn(argv, dir / "dns.log")
+    proc.wait_until((dir / "port").exists, 20, "the name server listens", process)
+    yield "127.0.0.1", int((dir / "port").read_text())
+    proc.stop(process, 5)
+
+
 @pytest.fixture
 def topics(request, protos):
     """topics(bootstrap, partitions=N) makes jobs, results and dead-letter topics that no other test has."""

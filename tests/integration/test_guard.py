@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import socketserver
-import sys
 import threading
 import time
 from pathlib import Path
@@ -178,17 +177,6 @@ def other_listener():
     server.stop()
 
 
-@pytest.fixture(scope="module")
-def dns(tmp_path_factory):
-    """host:port of the tests' name server."""
-    path = tmp_path_factory.mktemp("dns")
-    script = Path(__file__).resolve().parents[1] / "support/dns.py"
-    process = proc.spawn([sys.executable, script, "--port-file", path / "port"], path / "log")
-    proc.wait_until((path / "port").exists, 20, "the name server listens", process)
-    yield "127.0.0.1", int((path / "port").read_text())
-    proc.stop(process)
-
-
 @pytest.fixture
 def trace(tmp_path, monkeypatch, listener):
     return Trace(tmp_path / "trace", monkeypatch, f"http://127.77.0.1:{listener.port}")
@@ -251,13 +239,13 @@ def test_the_corpus_is_large_and_well_formed():
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_only_what_is_allowed_is_connected_to(group, broker, origin, dns, listener, other_listener, topics, start_worker, trace):
+def test_only_what_is_allowed_is_connected_to(group, broker, origin, name_server, listener, other_listener, topics, start_worker, trace):
     if group == "v6" and not HAS_V6:
         pytest.skip("no IPv6 on this machine")
     t = topics(broker.bootstrap)
     run = Run(t, {"port": listener.port, "origin": origin.port, "other": other_listener.port})
     settings, allowed = GROUPS[group]
-    options = {"guard.allow": "", "dns.servers": "%s:%d" % dns, "host.inflight": 64, "redirect.max": 3,
+    options = {"guard.allow": "", "dns.servers": "%s:%d" % name_server, "host.inflight": 64, "redirect.max": 3,
                **{k: run.fill(v) for k, v in settings.items()}}
     w = trace.start(start_worker, {**t.options(), **options})
 
@@ -272,7 +260,7 @@ def test_only_what_is_allowed_is_connected_to(group, broker, origin, dns, listen
     w.stop()
     assert not run.wrong(), "\n".join(run.wrong())
 
-    own = {("127.0.0.1", broker.port), dns}
+    own = {("127.0.0.1", broker.port), name_server}
     if any(row.way == "location" for row in rows):
         own.add(("127.0.0.1", origin.port))
     targets = trace.targets()
@@ -297,9 +285,9 @@ def reload(w, config):
     proc.wait_until(lambda: w.read_log().count("settings reloaded") > n, 30, "the settings are reloaded", w.process)
 
 
-def test_a_guard_that_is_tightened_holds_for_connections_that_are_there(broker, dns, listener, topics, start_worker, trace):
+def test_a_guard_that_is_tightened_holds_for_connections_that_are_there(broker, name_server, listener, topics, start_worker, trace):
     t = topics(broker.bootstrap)
-    options = {**t.options(), "dns.servers": "%s:%d" % dns, "host.inflight": 1}
+    options = {**t.options(), "dns.servers": "%s:%d" % name_server, "host.inflight": 1}
     del options["guard.allow"]  # it is to come from the file
     w = trace.start(start_worker, options, config=OPEN)
     reader = t.reader()
@@ -344,4 +332,4 @@ def test_a_guard_that_is_tightened_holds_for_connections_that_are_there(broker, 
     assert (listener.connections, listener.requests) == (7, 7)
     w.stop()
     fetched = {(address, listener.port) for address in ("127.0.0.1", "127.8.0.1", "127.10.0.1")}
-    assert trace.targets() == {("127.0.0.1", broker.port), dns} | fetched
+    assert trace.targets() == {("127.0.0.1", broker.port), name_server} | fetched

@@ -9,7 +9,6 @@ import os
 import socket
 import ssl
 import struct
-import sys
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -23,7 +22,6 @@ import worker
 from test_cpu import cpu_us
 from topics import Ledger
 
-SUPPORT = Path(proc.__file__).parent
 BODY_MAX = 256 << 10  # of a row that does not say otherwise
 BODY_MAX_BOMB = 4 << 20  # past 200 times the 16 KiB that libcurl may have read ahead, so that a bomb is certain before the cut
 GIB = 1 << 30
@@ -32,17 +30,6 @@ GIB = 1 << 30
 @pytest.fixture(scope="module")
 def trust(tmp_path_factory):
     return certs.Certs(tmp_path_factory.mktemp("certs"))
-
-
-@pytest.fixture(scope="module")
-def names(tmp_path_factory):
-    """host:port of a name server to which every name is 127.0.0.1."""
-    dir = tmp_path_factory.mktemp("dns")
-    port_file = dir / "port"
-    process = proc.spawn([sys.executable, SUPPORT / "dns.py", "--port-file", port_file], dir / "dns.log")
-    proc.wait_until(port_file.exists, 20, "the name server listens", process)
-    yield f"127.0.0.1:{port_file.read_text().strip()}"
-    proc.stop(process, 5)
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +333,7 @@ def differences(row, got):
             yield f"{row.name}: {name}: expected {'something else' if callable(wanted) else repr(wanted)}, got {got[name]!r:.300}"
 
 
-def test_each_misbehaviour_has_its_outcome(broker, hostile, trust, names, topics, start_worker):
+def test_each_misbehaviour_has_its_outcome(broker, hostile, trust, name_server, topics, start_worker):
     running = []
     # Two daemons at once, because most of the time goes into time-outs.
     for rows, more in ((all_rows(), {}), (overflow_rows(), {"body__overflow": "fail"})):
@@ -355,7 +342,7 @@ def test_each_misbehaviour_has_its_outcome(broker, hostile, trust, names, topics
         for i, row in enumerate(rows.values()):
             t.produce(t.job(row.name, filled(row.url, hostile, f"row{i}.origin.test"), **row.job), partition=i % 4)
         t.flush()
-        running.append((rows, t, start_worker(t.options(**SETTINGS, **more, tls__ca=trust.ca, dns__servers=names))))
+        running.append((rows, t, start_worker(t.options(**SETTINGS, **more, tls__ca=trust.ca, dns__servers="%s:%d" % name_server))))
     wrong, n = [], 0
     for rows, t, w in running:
         reader = t.reader()
