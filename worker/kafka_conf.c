@@ -21,7 +21,7 @@ const struct kafka_default kafka_defaults[] = {
     {KAFKA_BOTH, "allow.auto.create.topics", "false",
      "a missing topic is waited for and said, not made with one partition"},
     {KAFKA_BOTH, "socket.nagle.disable", "true", "40 ms per small request otherwise"},
-    {KAFKA_BOTH, "socket.timeout.ms", "10000", "a connection that died without a word is given up"},
+    {KAFKA_CONSUMER, "socket.timeout.ms", "10000", "a connection that died without a word is given up"},
     {KAFKA_BOTH, "reconnect.backoff.max.ms", "1000", "a broker that is back is used within a second"},
     {KAFKA_CONSUMER, "group.id", "gatherd", "workers of one group share the partitions"},
     {KAFKA_CONSUMER, "auto.offset.reset", "earliest", "a job put in before the first start counts"},
@@ -135,6 +135,9 @@ static void set_computed(rd_kafka_conf_t *conf, const struct options *opts, enum
 	set_number(conf, "message.max.bytes", MIN(message_bytes, MESSAGE_BYTES_LIMIT));
 	int64_t buffer_kbytes = (opts->memory_max + 1023) / 1024;
 	set_number(conf, "queue.buffering.max.kbytes", MIN(MAX(buffer_kbytes, BUFFER_KBYTES_MIN), INT32_MAX));
+	/* As the consumer's. Of transactions librdkafka takes it from transaction.timeout.ms, and refuses a longer one. */
+	if (opts->delivery == DELIVERY_AT_LEAST_ONCE)
+		set_number(conf, "socket.timeout.ms", 10000);
 }
 
 static void set_defaults(rd_kafka_conf_t *conf, const struct options *opts, enum kafka_side side)

@@ -147,7 +147,8 @@ def header_rows():
     yield Row("HTTP/0.9", raw(b"hello, I am old\n"), "PROTOCOL", "HTTP_SYNTAX", status=0, body=b"")
     yield Row("a status that is no number", raw(b"HTTP/1.1 abc OK\r\nContent-Length: 2\r\n\r\nok"), "PROTOCOL", "HTTP_SYNTAX",
               status=0)
-    yield Row("a status of five digits", raw(b"HTTP/1.1 20000 OK\r\nContent-Length: 2\r\n\r\nok"), "PROTOCOL", "HTTP_SYNTAX")
+    yield Row("a status of five digits", raw(b"HTTP/1.1 20000 OK\r\nContent-Length: 2\r\n\r\nok"),
+              any_of("PROTOCOL", "HTTP_ERROR"), any_of("HTTP_SYNTAX", "HTTP_STATUS"))  # 7.88, 8.14
     yield Row("a version that does not exist", raw(b"HTTP/7.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), "PROTOCOL",
               "HTTP_SYNTAX")
 
@@ -194,7 +195,7 @@ def coding_rows():
     broken = ("PROTOCOL", "CONTENT_ENCODING")
     for coding in ("gzip", "br", "zstd"):
         yield Row(f"{coding}: 10 GiB bomb", f"/coded/{coding}", "TOO_LARGE", "BODY_BOMB",
-                  job={"max_body_bytes": BODY_MAX_BOMB}, status=200, body=b"", wire_length=lambda n: 0 < n < 65536)
+                  job={"max_body_bytes": BODY_MAX_BOMB}, status=200, body=b"", wire_length=lambda n: n < 65536)
         # How much of it libcurl reads at once decides what is seen first: the ratio or the cap.
         yield Row(f"{coding}: 10 GiB bomb, small cap", f"/coded/{coding}", any_of("OK", "TOO_LARGE"), any_of("", "BODY_BOMB"),
                   status=200, truncated=any_of("NONE", "LENGTH"), body=lambda b: len(b) <= BODY_MAX)

@@ -41,7 +41,7 @@ class Certs:
         # Several certificates of one subject.
         (self.dir / "index.txt.attr").write_text("unique_subject = no\n")
         (self.dir / "ca.conf").write_text(CA_CONFIG.format(dir=self.dir))
-        self._self_signed("ca", "test CA", [])
+        self._self_signed("ca", "test CA", ["-addext", "keyUsage=critical,keyCertSign,cRLSign"])
         self.servers = {name: self._signed(name, *how) for name, how in SIGNED.items()}
         self._self_signed("self-signed", "self-signed", ["-addext", f"subjectAltName={LOOPBACK}"])
         self.servers["self-signed"] = self._with_key("self-signed")

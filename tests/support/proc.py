@@ -9,15 +9,21 @@ import subprocess
 import time
 
 
+given_ports = set()
+
+
 def free_port():
     """A free loopback port below the range that outgoing connections take theirs from, so that a server which is stopped
     for a while finds its port free when it comes back."""
     for _ in range(1000):
         port = random.SystemRandom().randint(15000, 32000)
+        if port in given_ports:
+            continue  # its server may not listen yet
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 s.bind(("127.0.0.1", port))
+                given_ports.add(port)
                 return port
             except OSError:
                 continue
