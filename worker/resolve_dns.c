@@ -322,7 +322,9 @@ static void take_answer(struct resolve_part *part, const struct ares_addrinfo *a
 		ttl_s = MIN(ttl_s, node->ai_ttl);
 		part->n++;
 	}
-	part->ttl_s = MAX(ttl_s, 0); /* RFC 2181 section 8: one with the high bit set is zero */
+	/* RFC 2181 section 8: one with the high bit set is zero. c-ares 1.18 gives it as negative, 1.34 cuts it to the
+	 * greatest. */
+	part->ttl_s = ttl_s < 0 || ttl_s == INT32_MAX ? 0 : ttl_s;
 }
 
 static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo *answer)

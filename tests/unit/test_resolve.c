@@ -138,6 +138,7 @@ static int setup(void **state)
 {
 	struct fixture *fix = xcalloc(1, sizeof(*fix));
 
+	stop_at(0); /* a test that failed may have left it */
 	fix->loop = loop_new(NULL, NULL);
 	fix->rs = new_resolver(fix, dns.address, TIMEOUT_MS);
 	*state = fix;
