@@ -1,9 +1,8 @@
 #include "helper.h"
 #include "clock.h"
+#include "thread.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -129,20 +128,6 @@ static void on_done(void *ctx, int fd)
 	}
 }
 
-/* Signals are the loop's. */
-static int thread_start(struct helper *helper)
-{
-	sigset_t all, before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int err = pthread_create(&helper->thread, NULL, thread_main, helper);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (!err)
-		pthread_setname_np(helper->thread, "helper");
-	return err;
-}
-
 struct helper *helper_new(struct loop *loop)
 {
 	struct helper *helper = xcalloc(1, sizeof(*helper));
@@ -156,8 +141,9 @@ struct helper *helper_new(struct loop *loop)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&helper->ended, &attr);
 	pthread_condattr_destroy(&attr);
-	if (helper->fd < 0 || thread_start(helper) != 0)
+	if (helper->fd < 0 || thread_start(&helper->thread, thread_main, helper))
 		abort();
+	pthread_setname_np(helper->thread, "helper");
 	loop_watch(loop, helper->fd, on_done, helper);
 	return helper;
 }

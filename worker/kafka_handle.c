@@ -2,12 +2,11 @@
 
 #include "clock.h"
 #include "err.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -141,7 +140,6 @@ bool kafka_destroy(rd_kafka_t *const *rks, size_t n, int64_t wait_ms)
 {
 	struct reaper *reaper = xcalloc(1, sizeof(*reaper));
 	pthread_t thread;
-	sigset_t all, before;
 	int fds[2];
 
 	assert(n <= REAP_MAX);
@@ -152,11 +150,7 @@ bool kafka_destroy(rd_kafka_t *const *rks, size_t n, int64_t wait_ms)
 	memcpy(reaper->rks, rks, n * sizeof(*rks));
 	reaper->n = n;
 	reaper->done_fd = fds[1];
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int err = pthread_create(&thread, NULL, reap, reaper);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (err) {
+	if (thread_start(&thread, reap, reaper)) {
 		close(fds[0]);
 		close(fds[1]);
 		free(reaper);

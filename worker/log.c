@@ -1,11 +1,10 @@
 #include "log_internal.h"
 
 #include "clock.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
 #include <unistd.h>
@@ -159,7 +158,6 @@ struct log *log_new(int fd, enum log_level level, enum log_format format)
 {
 	struct log *log = xcalloc(1, sizeof(*log));
 	pthread_condattr_t attr;
-	sigset_t all, before;
 
 	log->fd = fd;
 	log_set(log, level, format);
@@ -169,12 +167,8 @@ struct log *log_new(int fd, enum log_level level, enum log_format format)
 	pthread_cond_init(&log->wake, &attr);
 	pthread_cond_init(&log->ended, &attr);
 	pthread_condattr_destroy(&attr);
-	/* Signals are the loop's; and a reader that went away must not end us by SIGPIPE. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	if (pthread_create(&log->thread, NULL, log_thread, log))
+	if (thread_start(&log->thread, log_thread, log))
 		abort();
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return log;
 }
 

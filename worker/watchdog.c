@@ -1,6 +1,7 @@
 #include "watchdog.h"
 
 #include "clock.h"
+#include "thread.h"
 
 #include <dlfcn.h>
 #include <elf.h>
@@ -8,8 +9,6 @@
 #include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -281,7 +280,7 @@ struct watchdog *watchdog_new(struct log *log, int64_t limit_us, int64_t log_eve
 	struct watchdog *dog = xcalloc(1, sizeof(*dog));
 	struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
 	pthread_condattr_t attr;
-	sigset_t own, all, before;
+	sigset_t own;
 
 	dog->log = log;
 	dog->limit_us = limit_us;
@@ -299,11 +298,8 @@ struct watchdog *watchdog_new(struct log *log, int64_t limit_us, int64_t log_eve
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&dog->wake, &attr);
 	pthread_condattr_destroy(&attr);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	if (pthread_create(&dog->thread, NULL, watch, dog))
+	if (thread_start(&dog->thread, watch, dog))
 		abort();
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return dog;
 }
 
