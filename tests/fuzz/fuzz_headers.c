@@ -3,23 +3,12 @@
 #include "err.h"
 #include "result.h"
 #include "utf8.h"
+#include "fuzz.h"
 
 #include "gatherd/v1/result.pb-c.h"
 
 #include <ctype.h>
-#include <stdio.h>
 #include <strings.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Not assert: it must also stop a build with NDEBUG. */
-static void must(bool is_so, const char *claim, const char *text)
-{
-	if (is_so)
-		return;
-	fprintf(stderr, "%s: %s\n", claim, text);
-	abort();
-}
 
 /* Lines with a colon that is not their first character. */
 static size_t count_fields(const uint8_t *data, size_t size)

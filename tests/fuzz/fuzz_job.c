@@ -3,25 +3,14 @@
 #include "err.h"
 #include "result.h"
 #include "utf8.h"
+#include "fuzz.h"
 
 #include "gatherd/v1/result.pb-c.h"
 
-#include <stdio.h>
 #include <strings.h>
 
 #define NOW_MS INT64_C(1700000000000)
 #define TOKEN "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Not assert: it must also stop a build with NDEBUG. */
-static void must(bool is_so, const char *claim, const char *text)
-{
-	if (is_so)
-		return;
-	fprintf(stderr, "%s: %s\n", claim, text);
-	abort();
-}
 
 static void must_be_text(const char *text, size_t max, const char *name)
 {

@@ -1,22 +1,10 @@
 /* Any bytes as commit metadata, and as a set to be written: what was read or written comes back the same. */
 #include "offsetmap.h"
 #include "window.h"
-
-#include <stdio.h>
+#include "fuzz.h"
 
 #define WORDS (OFFSETMAP_SPAN_MAX / 64 + 1)
 #define BASE 1000000
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Not assert: it must also stop a build with NDEBUG. */
-static void must(bool is_so, const char *claim)
-{
-	if (is_so)
-		return;
-	fprintf(stderr, "not true: %s\n", claim);
-	abort();
-}
 
 static void check_round_trip(const uint64_t bits[static WORDS], size_t n_bits)
 {
@@ -24,9 +12,9 @@ static void check_round_trip(const uint64_t bits[static WORDS], size_t n_bits)
 	char text[OFFSETMAP_TEXT_MAX + 1];
 	size_t n_back = 0, len = offsetmap_encode(bits, n_bits, text);
 
-	must(len == strlen(text) && len <= 4008, "the length is right and bounded");
-	must(offsetmap_decode(text, len, back, WORDS, &n_back) == 0, "what was written can be read");
-	must(n_back == n_bits && memcmp(bits, back, sizeof(back)) == 0, "it comes back the same");
+	must(len == strlen(text) && len <= 4008, "the length is right and bounded", "");
+	must(offsetmap_decode(text, len, back, WORDS, &n_back) == 0, "what was written can be read", "");
+	must(n_back == n_bits && memcmp(bits, back, sizeof(back)) == 0, "it comes back the same", "");
 }
 
 /* A window that takes over gives the set on as it was, and skips just the complete ones. */
@@ -35,12 +23,12 @@ static void check_window(const char *text, size_t len, const uint64_t bits[stati
 	struct window *win = window_new(BASE, OFFSETMAP_SPAN_MAX);
 	char again[OFFSETMAP_TEXT_MAX + 1], expected[OFFSETMAP_TEXT_MAX + 1];
 
-	must(window_restore(win, text, len) == 0, "the window reads it too");
+	must(window_restore(win, text, len) == 0, "the window reads it too", "");
 	offsetmap_encode(bits, n_bits, expected);
-	must(window_snapshot(win, again) == BASE && strcmp(again, expected) == 0, "the window keeps the set");
+	must(window_snapshot(win, again) == BASE && strcmp(again, expected) == 0, "the window keeps the set", "");
 	for (size_t i = 0; i < n_bits; i++) {
 		bool is_complete = bits[i / 64] >> i % 64 & 1;
-		must((window_accept(win, BASE + (int64_t)i) == 0) == !is_complete, "complete offsets are skipped");
+		must((window_accept(win, BASE + (int64_t)i) == 0) == !is_complete, "complete offsets are skipped", "");
 	}
 	window_free(win);
 }
@@ -52,11 +40,11 @@ static void check_metadata(const uint8_t *data, size_t size)
 	size_t n_bits = 0;
 
 	if (offsetmap_decode(text, size, bits, WORDS, &n_bits) != 0) {
-		must(memcmp(bits, none, sizeof(bits)) == 0, "nothing is set when it cannot be read");
+		must(memcmp(bits, none, sizeof(bits)) == 0, "nothing is set when it cannot be read", "");
 		return;
 	}
-	must(n_bits <= WORDS * 64, "n_bits is bounded");
-	must(n_bits == 0 || bits[(n_bits - 1) / 64] >> (n_bits - 1) % 64 & 1, "n_bits ends in a complete one");
+	must(n_bits <= WORDS * 64, "n_bits is bounded", "");
+	must(n_bits == 0 || bits[(n_bits - 1) / 64] >> (n_bits - 1) % 64 & 1, "n_bits ends in a complete one", "");
 	if (n_bits > OFFSETMAP_SPAN_MAX)
 		return;
 	check_round_trip(bits, n_bits);

@@ -1,9 +1,9 @@
 /* The settings: a file, -o and variables out of one input, with a line %% between the three. Whatever they say, there
  * is either a set of settings within its limits or at least one sentence. */
 #include "err.h"
+#include "fuzz.h"
 #include "options_internal.h"
 
-#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -82,7 +82,6 @@ static void reload(struct options *fresh)
 	free(ignored);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char *text = xcalloc(1, size + 1), *overrides[WORDS_MAX + 1], *variables[WORDS_MAX + 1];

@@ -2,22 +2,12 @@
  * path does not depend on how it is written. And two letters, a slash, '*' and '$' as a rule and a path: the same
  * answer as that of a plain table of which beginning of the one fits which of the other. */
 #include "robots.h"
+#include "fuzz.h"
 
 #include <ctype.h>
 #include <stdio.h>
 
 #define SMALL_MAX 64
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Not assert: it must also stop a build with NDEBUG. */
-static void must(bool is_so, const char *claim, const char *text)
-{
-	if (is_so)
-		return;
-	fprintf(stderr, "%s: %s\n", claim, text);
-	abort();
-}
 
 /* Its first line, which is taken off data. */
 static char *line_take(struct span *data)

@@ -2,20 +2,9 @@
  * then what was judged is what is connected to. */
 #include "err.h"
 #include "url.h"
+#include "fuzz.h"
 
 #include <curl/curl.h>
-#include <stdio.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Not assert: it must also stop a build with NDEBUG. */
-static void must(bool is_so, const char *claim, const char *text)
-{
-	if (is_so)
-		return;
-	fprintf(stderr, "%s: %s\n", claim, text);
-	abort();
-}
 
 static void check_libcurl(const struct url *url)
 {
