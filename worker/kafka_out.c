@@ -107,7 +107,7 @@ void producer_retire(struct kafka_out *out, struct producer *prod, const char *d
 	if (out->main == prod) {
 		out->main = NULL;
 		out->describe_at_us = 0; /* its answer may not come any more */
-		txn_on_broken(out, detail);
+		txn_on_broken(out);
 	}
 	if (out->lone == prod)
 		out->lone = NULL;
@@ -286,7 +286,7 @@ int kafka_out_produce(struct kafka_out *out, struct delivery *dlv)
 		return -ERR_KAFKA_TOO_LARGE;
 	int err = is_txn && (!prod || !txn_admits(out, dlv)) ? -ERR_FULL : produce_on(prod, dlv);
 	if (is_txn && err == -ERR_KAFKA) {
-		txn_on_failure(out);
+		kafka_out_abort(out);
 		err = -ERR_FULL;
 	}
 	out->was_full |= err == -ERR_FULL;
@@ -325,7 +325,7 @@ static void on_delivery(struct kafka_out *out, struct producer *prod, const rd_k
 			describe_soon(out);
 		}
 		if (err)
-			txn_on_failure(out);
+			kafka_out_abort(out);
 	} else if (err == -ERR_KAFKA_TOO_LARGE && !prod->is_lone) {
 		if (produce_lone(out, dlv))
 			return;

@@ -50,7 +50,6 @@ struct txn {
 	rd_kafka_topic_partition_list_t *offsets; /* NULL once they are sent */
 	struct kafka_member *member;
 	enum txn_answer answer;
-	bool is_fenced;
 	char detail[256];
 };
 
@@ -64,7 +63,7 @@ struct kafka_out {
 	void *ctx;
 	int fd;
 	struct loop_timer tick;
-	struct kafka_errors errors, delivery_errors;
+	struct kafka_errors errors;
 	struct list producers;
 	struct producer *main, *lone; /* NULL: to be made */
 	int64_t rebuilt_us;
@@ -82,15 +81,13 @@ struct kafka_out {
 void producer_retire(struct kafka_out *out, struct producer *prod, const char *detail);
 void kafka_out_say_room(struct kafka_out *out);
 
-/* kafka_txn.c. All of them do nothing at least once. */
+/* kafka_txn.c. */
 /* A fresh handle: init_transactions. */
 void txn_start(struct kafka_out *out, struct producer *prod);
 /* Whether a record may be produced now; begins a transaction when none is open. */
 bool txn_admits(struct kafka_out *out, const struct delivery *dlv);
-/* A record was not delivered: the transaction cannot be committed any more. */
-void txn_on_failure(struct kafka_out *out);
 /* The handle is of no use any more. */
-void txn_on_broken(struct kafka_out *out, const char *detail);
+void txn_on_broken(struct kafka_out *out);
 void txn_tick(struct kafka_out *out);
 bool txn_is_careful(const struct kafka_out *out);
 /* False: the helper is still in a call. */

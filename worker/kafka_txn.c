@@ -27,8 +27,6 @@ static enum txn_answer answer_of(struct txn *txn, rd_kafka_error_t *error)
 				 : rd_kafka_error_txn_requires_abort(error) ? TXN_ABORTED
 				 : rd_kafka_error_is_retriable(error)	    ? TXN_AGAIN
 									    : TXN_FAILED;
-	txn->is_fenced = rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__FENCED ||
-			 rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR_PRODUCER_FENCED;
 	snprintf(txn->detail, sizeof(txn->detail), "%s", rd_kafka_error_string(error));
 	rd_kafka_error_destroy(error);
 	return answer;
@@ -103,11 +101,14 @@ static void say_end(struct kafka_out *out, enum txn_end end)
 	kafka_out_say_room(out);
 }
 
-static void on_fenced(struct kafka_out *out)
+static void check_fenced(struct kafka_out *out)
 {
 	int64_t now_us = loop_now_us(out->loop);
 	struct txn *txn = &out->txn;
+	char detail[256];
 
+	if (rd_kafka_fatal_error(txn->rk, detail, sizeof(detail)) != RD_KAFKA_RESP_ERR__FENCED)
+		return;
 	if (txn->fenced_us && now_us - txn->fenced_us < FENCED_AGAIN_US)
 		out->events->on_fatal(out->ctx, -ERR_KAFKA_FENCED,
 				      "fenced twice in five minutes: another process has the same `instance`");
@@ -117,9 +118,6 @@ static void on_fenced(struct kafka_out *out)
 /* The helper is back and the handle is not to be used any more. */
 static void give_up_handle(struct kafka_out *out)
 {
-	if (out->txn.is_fenced)
-		on_fenced(out);
-	out->txn.is_fenced = false;
 	if (out->main)
 		producer_retire(out, out->main, out->txn.detail);
 }
@@ -201,28 +199,27 @@ bool txn_is_careful(const struct kafka_out *out)
 	return out->txn.careful_until_us && loop_now_us(out->loop) < out->txn.careful_until_us;
 }
 
+/* When none is open. */
+static void begin(struct kafka_out *out)
+{
+	struct txn *txn = &out->txn;
+
+	if (txn->state != TXN_READY)
+		return;
+	if (answer_of(txn, rd_kafka_begin_transaction(txn->rk)) == TXN_DONE)
+		txn->state = TXN_OPEN;
+	else
+		give_up_handle(out);
+}
+
 bool txn_admits(struct kafka_out *out, const struct delivery *dlv)
 {
 	struct txn *txn = &out->txn;
 
-	if (txn->state == TXN_READY) {
-		rd_kafka_error_t *error = rd_kafka_begin_transaction(txn->rk);
-		if (error) {
-			snprintf(txn->detail, sizeof(txn->detail), "%s", rd_kafka_error_string(error));
-			rd_kafka_error_destroy(error);
-			give_up_handle(out);
-			return false;
-		}
-		txn->state = TXN_OPEN;
-	}
+	begin(out);
 	if (out->pending > 0 && txn_is_careful(out))
 		return false;
 	return txn->state == TXN_OPEN || (txn->state == TXN_CLOSING && dlv->joins);
-}
-
-void txn_on_failure(struct kafka_out *out)
-{
-	kafka_out_abort(out);
 }
 
 void kafka_out_abort(struct kafka_out *out)
@@ -233,7 +230,7 @@ void kafka_out_abort(struct kafka_out *out)
 		submit(out, TXN_ABORTING, run_abort, done_abort);
 }
 
-void txn_on_broken(struct kafka_out *out, const char *detail)
+void txn_on_broken(struct kafka_out *out)
 {
 	struct txn *txn = &out->txn;
 
@@ -243,6 +240,7 @@ void txn_on_broken(struct kafka_out *out, const char *detail)
 	txn->state = TXN_BROKEN;
 	if (!txn->is_busy)
 		drop_offsets(txn);
+	check_fenced(out);
 }
 
 /* An init that the broker did not answer. */
@@ -268,12 +266,7 @@ bool kafka_out_quiesce(struct kafka_out *out)
 {
 	struct txn *txn = &out->txn;
 
-	if (txn->state == TXN_READY) {
-		/* Nothing was produced: offsets alone. */
-		struct delivery none = {0};
-		if (!txn_admits(out, &none))
-			return false;
-	}
+	begin(out); /* nothing was produced: offsets alone */
 	if (txn->state == TXN_OPEN)
 		txn->state = TXN_CLOSING;
 	return txn->state == TXN_CLOSING && out->pending == 0;

@@ -145,3 +145,20 @@ def test_a_result_that_the_broker_refuses(eo_broker, nginx, topics, start_worker
     topics_client.Ledger(jobs, later).assert_exact()
     assert all(len(r.body) == 1024 for r in later if r.url.endswith("/1k"))
     assert all(r.truncated == t.result_pb2.TRUNCATED_LENGTH for r in later if r.url.endswith("/64k"))
+
+
+def test_two_workers_of_one_name_fence_each_other_and_one_ends(eo_broker, nginx, topics, start_worker):
+    t = topics(eo_broker.bootstrap, partitions=4)
+    options = eo(t, inflight=20, instance="same")
+    workers = [start_worker(options, "a"), start_worker(options, "b")]
+    jobs = t.produce_jobs([f"{nginx.url}/delay/100"] * 2000, partitions=4)
+    proc.wait_until(lambda: any(w.process.poll() is not None for w in workers), 60, "one of them ends")
+    ended = next(w for w in workers if w.process.poll() is not None)
+    assert ended.process.returncode == 1
+    assert "fenced twice" in ended.read_log() and "`instance`" in ended.read_log()
+    reader = t.reader()
+    reader.until(len(jobs), stall_s=90)
+    for w in workers:
+        if w.process.poll() is None:
+            w.stop()
+    ledger(jobs, reader).assert_exact()
