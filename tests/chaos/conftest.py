@@ -11,9 +11,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import kafka  # noqa: E402
-import nginx as nginx_server  # noqa: E402
 import proc  # noqa: E402
 import topics as topics_client  # noqa: E402
+from fixtures import nginx, protos, pytest_runtest_makereport  # noqa: E402, F401
 from proxy import Proxy  # noqa: E402
 from world import World  # noqa: E402
 
@@ -49,11 +49,6 @@ def seed():
 
 
 @pytest.fixture(scope="session")
-def protos(tmp_path_factory):
-    return topics_client.compile_protos(tmp_path_factory.mktemp("protos"))
-
-
-@pytest.fixture(scope="session")
 def net(tmp_path_factory):
     """(broker, links): a listener of the broker for each slot, which advertises the proxy's port: no worker gets past it."""
     ports = {slot: proc.free_port() for slot in SLOTS}
@@ -76,13 +71,6 @@ def net(tmp_path_factory):
     proxy.stop()
 
 
-@pytest.fixture(scope="session")
-def nginx(tmp_path_factory):
-    server = nginx_server.Nginx(tmp_path_factory.mktemp("nginx")).start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def make_world(request, net, nginx, protos, tmp_path):
     """make_world(options, behind_proxy=True): topics of its own."""
@@ -94,9 +82,6 @@ def make_world(request, net, nginx, protos, tmp_path):
         t.make("jobs", PARTITIONS)
         # The time of the append, not of the worker's clock: commits are judged by the same one.
         t.make("results", PARTITIONS, message_timestamp_type="LogAppendTime")
-        # A reader would take a topic that this broker does not know yet for one without partitions, and read nothing.
-        name = t.name("results")
-        proc.wait_until(lambda: t.admin.list_topics(name, 10).topics[name].partitions, 30, "the topics are known")
         w = World(t, broker, links if behind_proxy else {}, f"{nginx.url}/delay/100", tmp_path, options, PARTITIONS)
         made.append(w)
         return w
@@ -112,10 +97,3 @@ def make_world(request, net, nginx, protos, tmp_path):
                 print(f"--- end of {worker.log}\n{proc.tail(worker.log, 30)}")
     reports = [line for w in made for worker in w.all if worker.log.is_file() for line in worker.reports()]
     assert not reports, "\n".join(reports[:20])
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    outcome = yield
-    if call.when == "call":
-        item.failed = outcome.get_result().failed

@@ -10,18 +10,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import kafka  # noqa: E402
-import nginx as nginx_server  # noqa: E402
 import origin as origin_server  # noqa: E402
 import proc  # noqa: E402
 import topics as topics_client  # noqa: E402
 import worker as worker_process  # noqa: E402
+from fixtures import nginx, protos, pytest_runtest_makereport  # noqa: E402, F401
 
 numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def protos(tmp_path_factory):
-    return topics_client.compile_protos(tmp_path_factory.mktemp("protos"))
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +32,6 @@ def own_broker(tmp_path):
     b = kafka.Broker(tmp_path / "kafka").start()
     yield b
     b.kill()
-
-
-@pytest.fixture(scope="session")
-def nginx(tmp_path_factory):
-    server = nginx_server.Nginx(tmp_path_factory.mktemp("nginx")).start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -109,10 +97,3 @@ def start_worker(request, tmp_path):
             print(f"--- end of {w.log}\n{proc.tail(w.log, 30)}")
     reports = [line for w in started if w.log.exists() for line in w.reports()]
     assert not reports, "\n".join(reports[:20])
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    outcome = yield
-    if call.when == "call":
-        item.failed = outcome.get_result().failed
