@@ -1,12 +1,10 @@
 /* The way of one URL:
  *
- *   on_message -> enqueue -> on_turn -> (on_resolved) -> start_fetch -> on_fetched -> finish -> on_result_delivered -> commit
+ *   on_message -> enqueue -> on_turn -> (on_resolved) -> start_fetch -> on_fetched -> finish -> on_result_acked -> pipeline_commit
  *                    ^___________________ retry, redirect hop _____________|
  *
  * and beside it: what cannot be understood or may not be fetched goes from on_message straight to finish; what expires goes there from
  * its timer; what a revoke or the stop lets go is dropped without a result, and fetched again by whoever owns the partition next. */
-#include "pipeline.h"
-
 #include "pipeline.h"
 
 #include "clock.h"

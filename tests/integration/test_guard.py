@@ -151,8 +151,8 @@ class Trace:
 
     def targets(self):
         """{(address, port)} of all that was connected or sent to. Whatever cannot be read is an error, never overlooked."""
-        end = f"{self.worker.pid} +++ exited"
-        proc.wait_until(lambda: end in self.path.read_text().replace("  ", " "), 20, "the trace's end")
+        end = re.compile(rf"^{self.worker.pid} +\+\+\+ exited", re.MULTILINE)  # a short pid is filled up to five places
+        proc.wait_until(lambda: end.search(self.path.read_text()), 20, "the trace's end")
         found = set()
         for line in self.path.read_text().splitlines():
             assert "io_uring" not in line, line
