@@ -59,8 +59,7 @@ static void on_again(void *ctx)
 	struct dispatch *dsp;
 
 	list_init(&now);
-	while ((dsp = LIST_ENTRY(list_pop(&disp->failed), struct dispatch, node)))
-		list_push(&now, &dsp->node);
+	list_take_all(&disp->failed, &now);
 	/* Without room each of them becomes a stalled one. */
 	while ((dsp = LIST_ENTRY(list_pop(&now), struct dispatch, node)))
 		produce(disp, dsp);
@@ -371,21 +370,13 @@ static void send_again(struct dispatcher *disp, struct dispatch *dsp)
 	dispatch_send(disp, dsp->task);
 }
 
-static void take_all(struct list *from, struct list *to)
-{
-	struct list_node *node;
-
-	while ((node = list_pop(from)))
-		list_push(to, node);
-}
-
 void dispatch_on_txn(struct dispatcher *disp, enum txn_end end)
 {
 	struct dispatch *dsp;
 	struct list ended;
 
 	list_init(&ended);
-	take_all(&disp->kept, &ended);
+	list_take_all(&disp->kept, &ended);
 	if (end != TXN_COMMITTED) {
 		struct list *others[] = {&disp->failed, &disp->stalled};
 		LIST_EACH(&ended, row, struct dispatch, node)

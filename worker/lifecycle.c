@@ -241,11 +241,8 @@ static void on_txn(void *ctx, enum txn_end end, const char *detail)
 	if (end == TXN_IN_DOUBT) {
 		log_warn(worker->log, "a transaction's end is not known, all partitions begin anew from their stored offsets",
 			 LOG_STR("detail", detail));
-		if (worker->is_revoking) {
-			for (size_t i = 0; i < worker->n_revoked; i++)
-				pipeline_drain_partition(&worker->pl, kafka_part_ctx(worker->revoked[i]), 0, 0);
-			finish_revoke(worker);
-		}
+		if (worker->is_revoking)
+			finish_revoke(worker); /* what is left of it is dropped */
 		kafka_in_restart(worker->pl.in);
 	}
 	pipeline_on_txn(&worker->pl, end, detail);

@@ -86,6 +86,15 @@ static inline struct list_node *list_pop(struct list *list)
 	return node;
 }
 
+/* All of `from`, in its order, to the end of `to`: whoever works through them may put new ones on `from`. */
+static inline void list_take_all(struct list *from, struct list *to)
+{
+	struct list_node *node;
+
+	while ((node = list_pop(from)))
+		list_push(to, node);
+}
+
 /* NULL stays NULL. `node` is looked at once: it may be a list_pop. */
 #define LIST_ENTRY(node, type, member)                                                                                 \
 	__extension__({                                                                                                \

@@ -271,8 +271,7 @@ static void deliver(struct list *queries, int err, const struct addresses *addrs
 	struct list_node *node;
 
 	list_init(&batch);
-	while ((node = list_pop(queries)))
-		list_push(&batch, node);
+	list_take_all(queries, &batch);
 	while ((node = list_pop(&batch))) {
 		struct resolve_query *query = CONTAINER_OF(node, struct resolve_query, node);
 		query->fn(query->ctx, err, addrs, dns_us);

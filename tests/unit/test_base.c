@@ -145,6 +145,11 @@ static void list_keeps_order_and_length(void **state)
 	list_push(&other, &b.node);
 	assert_string_equal(names_of(&list), "ac");
 	assert_string_equal(names_of(&other), "b");
+	list_take_all(&list, &other);
+	assert_string_equal(names_of(&list), "");
+	assert_string_equal(names_of(&other), "bac");
+	list_take_all(&other, &list);
+	assert_ptr_equal(list_pop(&list), &b.node);
 	assert_ptr_equal(list_pop(&list), &a.node);
 	assert_ptr_equal(list_pop(&list), &c.node);
 	assert_string_equal(names_of(&list), "");
