@@ -254,3 +254,8 @@ void kafka_conf_group(const struct options *opts, char *buf, size_t size)
 
 	snprintf(buf, size, "%s", group);
 }
+
+const char *kafka_conf_library(void)
+{
+	return rd_kafka_version_str();
+}

@@ -27,5 +27,7 @@ int kafka_conf_make(const struct options *opts, enum kafka_side side, struct rd_
 void kafka_conf_group(const struct options *opts, char *buf, size_t size);
 /* Any property's value in force for a side; false when librdkafka does not know it. */
 bool kafka_conf_get(const struct options *opts, enum kafka_side side, const char *name, char *buf, size_t size);
+/* Of the library that was found at run time: "2.12.2". */
+const char *kafka_conf_library(void);
 
 #endif

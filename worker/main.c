@@ -2,6 +2,7 @@
 #include "base.h"
 #include "clock.h"
 #include "kafka_check.h"
+#include "kafka_conf.h"
 #include "lifecycle.h"
 #include "log.h"
 #include "loop.h"
@@ -76,7 +77,7 @@ static int parse(int argc, char **argv, struct args *args)
 			metrics_print_docs(stdout);
 			return EXIT_CLEAN;
 		case 'V':
-			puts("gatherd " GATHERD_VERSION);
+			printf("gatherd " GATHERD_VERSION " (librdkafka %s)\n", kafka_conf_library());
 			return EXIT_CLEAN;
 		case 'h':
 			usage(stdout);
