@@ -204,9 +204,10 @@ def coding_rows():
         yield Row(f"{coding}: not coded at all",
                   raw(head(b"Content-Encoding: " + coding.encode(), b"Content-Length: 19", body=b"this is no such code")),
                   *broken, status=200, body=b"")
+    # It is one all the time, by little. Whether that is ever certain depends on how much libcurl reads at once; it must end.
     for i in range(4):
-        yield Row(f"zstd: a bomb that stays in doubt ({i})", "/lukewarm", "OK", truncated="LENGTH", body_length=BODY_MAX,
-                  wire_length=lambda n: 0 < n < 65536)
+        yield Row(f"zstd: a bomb that stays in doubt ({i})", "/lukewarm", any_of("OK", "TOO_LARGE"), any_of("", "BODY_BOMB"),
+                  truncated=any_of("NONE", "LENGTH"), body_length=any_of(0, BODY_MAX), wire_length=lambda n: 0 < n < 65536)
     yield Row("gzip: corrupt", raw(head(b"Content-Encoding: gzip", body=CORRUPT_GZIP)), *broken, status=200, body=b"")
     # libcurl does not tell: a coding's own end is not looked for once the declared length is there.
     yield Row("gzip: cut, with the length of what came",
