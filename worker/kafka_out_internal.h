@@ -69,6 +69,7 @@ struct kafka_out {
 	int64_t rebuilt_us;
 	size_t pending;
 	bool was_full;
+	bool is_idempotent;
 	size_t message_max;	/* message.max.bytes */
 	size_t topic_max;	/* of the results topic; 0 = not known */
 	int64_t describe_at_us; /* INT64_MAX while asked */

@@ -227,6 +227,33 @@ static void a_fatal_error_is_survived(void **state)
 	sender_free(sender);
 }
 
+/* The first batch is refused, the second, in flight then, is taken. librdkafka calls both delivered. */
+static void what_the_broker_never_took_is_not_delivered(void **state)
+{
+	struct world *world = *state;
+	struct sender *sender = sender_new(world, NULL);
+	struct delivery dlvs[3] = {result_of("k", "0"), result_of("k", "1"), result_of("k", "2")};
+	struct reader reader;
+
+	assert_int_equal(kafka_out_produce(sender->out, &dlvs[0]), 0);
+	WAIT_FOR(world, sender->n_delivered == 1);
+	rd_kafka_mock_broker_push_request_error_rtts(world->cluster, 1, PRODUCE_KEY, 2, RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, 300,
+						     RD_KAFKA_RESP_ERR_NO_ERROR, 300);
+	assert_int_equal(kafka_out_produce(sender->out, &dlvs[1]), 0);
+	for (int64_t since_us = clock_now_us(); clock_now_us() - since_us < 100 * US_PER_MS;) /* a request of its own */
+		loop_turn(world->loop, 20 * US_PER_MS);
+	assert_int_equal(kafka_out_produce(sender->out, &dlvs[2]), 0);
+	WAIT_FOR(world, sender->n_delivered == 3);
+	assert_int_equal(sender->errs[1], -ERR_KAFKA);
+	assert_int_equal(sender->errs[2], 0);
+	sender_free(sender);
+
+	read_results(world, &reader, 2);
+	assert_memory_equal(reader.msgs[0]->payload, "0", 1);
+	assert_memory_equal(reader.msgs[1]->payload, "2", 1);
+	reader_done(&reader);
+}
+
 static void a_full_queue_says_when_there_is_room(void **state)
 {
 	struct world *world = *state;
@@ -282,7 +309,8 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 	    IN_WORLD(results_are_delivered_as_given),	    IN_WORLD(a_record_over_the_limit_is_refused_at_once),
 	    IN_WORLD(a_refused_batch_is_sent_one_by_one),   IN_WORLD(a_fatal_error_is_survived),
-	    IN_WORLD(a_full_queue_says_when_there_is_room), IN_WORLD(what_is_in_flight_is_given_up_at_the_cut),
+	    IN_WORLD(what_the_broker_never_took_is_not_delivered), IN_WORLD(a_full_queue_says_when_there_is_room),
+	    IN_WORLD(what_is_in_flight_is_given_up_at_the_cut),
 	};
 
 	if (argc > 1)
