@@ -246,6 +246,7 @@ static void on_txn(void *ctx, enum txn_end end, const char *detail)
 		kafka_in_restart(worker->pl.in);
 	}
 	pipeline_on_txn(&worker->pl, end, detail);
+	on_partition_drained(worker); /* the revoke that ended here may be what a stop waits for */
 	loop_again(worker->loop);
 }
 
@@ -571,6 +572,7 @@ void worker_free(struct worker *worker)
 		httpd_free(worker->httpd);
 	if (pl->out)
 		kafka_out_free(pl->out);
+	pl->out = NULL;
 	pipeline_done(pl);
 	if (pl->in)
 		kafka_in_free(pl->in);

@@ -744,10 +744,10 @@ void pipeline_remove_partition(struct pipeline *pl, struct partition *part)
 				n_in_txn++;
 		}
 	}
-	if (n_in_txn && pl->opts->delivery == DELIVERY_EXACTLY_ONCE)
-		kafka_out_abort(pl->out); /* its offsets will never be in it */
-	else
+	if (pl->opts->delivery == DELIVERY_AT_LEAST_ONCE)
 		pl->metrics->revoke_undelivered += n_in_txn;
+	else if (n_in_txn && pl->out) /* none at the end: nobody commits it any more */
+		kafka_out_abort(pl->out); /* its offsets will never be in it */
 	admit_part_done(&part->admit, loop_now_us(pl->loop));
 	list_remove(&part->node);
 	window_free(part->win);
