@@ -4,11 +4,14 @@
 #include "log.h"
 #include "loop.h"
 
+#include <stdio.h>
+
 #define KEY_BYTES_MAX 16384
 #define AGAIN_US US_PER_S
 /* A result without its body is always tried down to this size; a topic that takes less is kept waiting and said. */
 #define RESULT_BYTES_MIN 2048
 #define HEADERS_OUT_MAX 8
+#define NUMBERS_MAX 3 /* header values that are numbers, of one record */
 
 struct dispatcher {
 	struct loop *loop;
@@ -38,6 +41,7 @@ struct dispatch {
 	size_t payload_len, result_max;
 	int64_t since_us;
 	struct record_header *headers;
+	char (*numbers)[24]; /* NULL before the first one; made once: a record may go out many times */
 	bool is_acked; /* once at least */
 	bool is_again; /* in disp->n_again */
 };
@@ -179,9 +183,13 @@ static struct dispatch *dispatch_of(struct dispatcher *disp, struct task *task)
 	return task->dispatch;
 }
 
-static struct span number(struct task *task, int64_t n)
+static struct span number(struct dispatch *dsp, size_t i, int64_t n)
 {
-	return span_str(arena_printf(&task->arena, "%lld", (long long)n));
+	assert(i < NUMBERS_MAX);
+	if (!dsp->numbers)
+		dsp->numbers = arena_alloc(&dsp->task->arena, NUMBERS_MAX * sizeof(*dsp->numbers));
+	snprintf(dsp->numbers[i], sizeof(dsp->numbers[i]), "%lld", (long long)n);
+	return span_str(dsp->numbers[i]);
 }
 
 static bool is_dead_letter_due(const struct dispatcher *disp, const struct task *task)
@@ -207,9 +215,9 @@ static void send_dead_letter(struct dispatcher *disp, struct task *task)
 	add_header(dsp, "gatherd-dlq-reason", span_str(task->err ? err_code(task->err) : outcome_name(task->outcome)));
 	add_header(dsp, "gatherd-dlq-detail", span_str(task->detail ? task->detail : err_text(task->err)));
 	add_header(dsp, "gatherd-dlq-topic", span_str(task->rec.topic));
-	add_header(dsp, "gatherd-dlq-partition", number(task, task->rec.partition));
-	add_header(dsp, "gatherd-dlq-offset", number(task, task->rec.offset));
-	add_header(dsp, "gatherd-dlq-timestamp", number(task, task->rec.timestamp_ms));
+	add_header(dsp, "gatherd-dlq-partition", number(dsp, 0, task->rec.partition));
+	add_header(dsp, "gatherd-dlq-offset", number(dsp, 1, task->rec.offset));
+	add_header(dsp, "gatherd-dlq-timestamp", number(dsp, 2, task->rec.timestamp_ms));
 	produce(disp, dsp);
 }
 
@@ -255,7 +263,7 @@ static void send_result(struct dispatcher *disp, struct task *task)
 	if (task->job.traceparent)
 		add_header(dsp, "traceparent", span_str(task->job.traceparent));
 	if (task->rec.key.len > KEY_BYTES_MAX)
-		add_header(dsp, "gatherd-key-dropped", number(task, (int64_t)task->rec.key.len));
+		add_header(dsp, "gatherd-key-dropped", number(dsp, 0, (int64_t)task->rec.key.len));
 	else
 		dsp->delivery.key = task->rec.key;
 
