@@ -15,7 +15,7 @@ void broker_start(int32_t n_parts)
 	memset(broker.members, 0, sizeof(broker.members));
 	broker.n_parts = n_parts;
 	broker.is_rebalancing = false;
-	broker.last_term = 0;
+	broker.last_term = broker.last_member = broker.generation = 0;
 	broker.full_until_us = 0;
 	memset(&broker.deadline, 0, sizeof(broker.deadline));
 	for (int32_t p = 0; p < n_parts; p++) {
@@ -125,8 +125,15 @@ void broker_commit(int32_t partition, int64_t offset, const char *metadata)
 	seen.commits++;
 	part->committed = offset;
 	snprintf(part->metadata, sizeof(part->metadata), "%s", metadata);
-	for (size_t i = 0; i < part->n_visible; i++)
-		part->recs[i].is_covered = broker_covers(offset, set, n_bits, part->recs[i].offset);
+	for (size_t i = 0; i < part->n_visible; i++) {
+		struct rec *rec = &part->recs[i];
+		bool was_covered = rec->is_covered;
+		rec->is_covered = broker_covers(offset, set, n_bits, rec->offset);
+		if (rec->is_covered && !rec->appended)
+			fail("lost: job %d/%" PRId64 " is committed and has no result", partition, rec->offset);
+		if (was_covered && !rec->is_covered)
+			fail("the commit of partition %d gives job %" PRId64 " up again, which was complete", partition, rec->offset);
+	}
 }
 
 void broker_end_term(int32_t partition)
@@ -167,6 +174,7 @@ struct member *group_add(struct kafka_in *in)
 		struct member *member = &broker.members[i];
 		if (member->state == MEMBER_NONE) {
 			member->in = in;
+			member->id = ++broker.last_member;
 			return member;
 		}
 	}
@@ -187,6 +195,7 @@ static void complete(void)
 	int32_t partitions[PARTS_MAX], n_joined = 0, p = 0;
 
 	broker.is_rebalancing = false;
+	broker.generation++;
 	event_clear(&broker.deadline);
 	for (size_t i = 0; i < ARRAY_LEN(broker.members); i++)
 		if (broker.members[i].state == MEMBER_JOINING)
@@ -241,6 +250,16 @@ void group_joins(struct member *member)
 	group_rebalance();
 }
 
+bool group_takes(int64_t member_id, int64_t generation)
+{
+	for (size_t i = 0; i < ARRAY_LEN(broker.members) && generation >= 0; i++) {
+		const struct member *member = &broker.members[i];
+		if (member->state != MEMBER_NONE && member->id == member_id)
+			return generation == broker.generation;
+	}
+	return generation < 0;
+}
+
 void group_remove(struct member *member)
 {
 	event_clear(&member->session);
@@ -273,6 +292,7 @@ void group_kick(struct member *member)
 	case MEMBER_REVOKING:
 	case MEMBER_ASSIGNED:
 		member->state = MEMBER_OUT;
+		member->id = ++broker.last_member;
 		consumer_lost(member->in);
 		break;
 	case MEMBER_DEAD:

@@ -3,7 +3,8 @@
  * The rule about doubles. Each result appended belongs to a term: one ownership of one partition. A term that ends while the
  * committed offset and set do not cover the job excuses its results, because the next owner fetches that job again; so does a
  * result appended after the term's end, and one whose producer was told that it failed. Results - excused <= 1, always, and the
- * places where terms end check that the worker was allowed to end them like that. */
+ * places where terms end check that the worker was allowed to end them like that. Exactly once nothing excuses anything: see
+ * coordinator.h. */
 #ifndef GATHERD_SIM_BROKER_H
 #define GATHERD_SIM_BROKER_H
 
@@ -61,6 +62,7 @@ enum member_state {
 
 struct member {
 	enum member_state state;
+	int64_t id; /* another one after it was out */
 	struct kafka_in *in;
 	struct event session;
 };
@@ -71,9 +73,11 @@ struct broker {
 	struct member members[MACHINES_MAX * 4];
 	bool is_rebalancing;
 	struct event deadline; /* of the rebalance that runs */
-	int64_t last_term;
+	int64_t last_term, last_member, generation;
+	bool is_exactly_once;
 	/* This history's faults. */
 	double delivery_fails, delivery_unsure, commit_fails, commit_unsure, is_slow;
+	double producer_breaks; /* at each request of a transaction */
 	int64_t rebalance_timeout_us;
 	size_t topic_max, dead_letter_max;
 	int64_t delivery_us, commit_us, full_until_us;
@@ -114,6 +118,9 @@ void group_rebalance(void);
 /* Its session or the rebalance timed out: the group takes its partitions away, and it does not know. */
 void group_kick(struct member *member);
 
+/* Is a transaction's offset of this member taken? Generation -1 is asked nothing. */
+bool group_takes(int64_t member_id, int64_t generation);
+
 /* Told to consumer.c by the group. */
 void consumer_assign(struct kafka_in *in, const int32_t *partitions, size_t n);
 void consumer_revoke(struct kafka_in *in);
@@ -123,7 +130,7 @@ bool consumer_is_leaving(const struct kafka_in *in);
 struct member *consumer_member(const struct kafka_in *in);
 /* The term in which the machine owns the partition now; 0 = it does not. */
 int64_t consumer_term(const struct kafka_in *in, int32_t partition);
-/* Results of the machine's producer from this term that the broker has not answered. */
+/* Results of the machine's producer from this term that the broker has not answered, exactly once: not committed. */
 size_t producer_pending(const struct kafka_out *out, int32_t partition, int64_t term);
 
 #endif

@@ -1,5 +1,5 @@
 /* kafka_in of the simulation: a member of the group, the partitions that it believes in, reading and commits. */
-#include "broker.h"
+#include "coordinator.h"
 
 #include "err.h"
 #include "kafka_in.h"
@@ -12,6 +12,8 @@
 #define FETCH_US (5 * US_PER_MS)
 /* After the drain of a revoked partition: lifecycle.c's REVOKE_DELIVER_US. */
 #define REVOKE_DELIVER_US (3 * US_PER_S)
+/* For a transaction's end. */
+#define HOLD_US (3 * US_PER_S)
 #define SLACK_US (100 * US_PER_MS)
 
 struct kafka_part {
@@ -19,7 +21,7 @@ struct kafka_part {
 	int32_t partition;
 	int64_t term;
 	void *ctx;
-	bool is_begun;
+	bool is_begun, is_positioned;
 	size_t next, fetched; /* index of the next record to give; of the first that has not arrived */
 	struct event begin, fetch;
 };
@@ -43,6 +45,9 @@ struct kafka_in {
 	size_t n_assigned;
 	struct event rebalance; /* the next thing that the group tells */
 	bool is_revoking, is_lost, is_closing, is_member;
+	bool is_restarting, is_held;
+	struct event unassign; /* handed back, and a transaction is waited for */
+	struct kafka_member given, taken; /* with the assignment that is to be told; with the last one told */
 	int64_t revoke_us;
 	loop_fn on_closed;
 	void *closed_ctx;
@@ -101,8 +106,19 @@ void consumer_wake(struct kafka_in *in, int32_t partition)
 {
 	struct kafka_part *part = part_of(in, partition);
 
-	if (part && !part->fetch.due.place && !part->fetch.active.list)
+	if (part && part->is_positioned && !part->fetch.due.place && !part->fetch.active.list)
 		event_set(&part->fetch, in->loop, broker_time(latency_us(FETCH_US)), on_fetch, part);
+}
+
+/* In between somebody else may have become the owner: then what we have is already lost. */
+static void set_position(struct kafka_part *part)
+{
+	const struct topic_part *log = &broker.parts[part->partition];
+
+	while (part->next < log->n_visible && log->recs[part->next].offset < log->committed)
+		part->next++;
+	part->fetched = part->next;
+	part->is_positioned = true;
 }
 
 static void on_begin(void *ctx)
@@ -110,26 +126,25 @@ static void on_begin(void *ctx)
 	struct kafka_part *part = ctx;
 	struct topic_part *log = &broker.parts[part->partition];
 
-	if (world.now_us < world.outage_until_us || chance(broker.commit_fails)) {
+	if (world.now_us < world.outage_until_us || coordinator_is_unstable(part->partition) || chance(broker.commit_fails)) {
 		event_set(&part->begin, part->in->loop, broker_time(200 * US_PER_MS), on_begin, part);
 		return;
 	}
 	part->is_begun = true;
+	if (!part->is_positioned)
+		set_position(part);
 	trace(part->in->machine, "begins at", part->partition, log->committed);
 	part->in->events->on_begin(part->in->ctx, part, log->committed, log->metadata, strlen(log->metadata));
 	consumer_wake(part->in, part->partition);
 }
 
-static void part_add(struct kafka_in *in, int32_t partition)
+static void part_add(struct kafka_in *in, int32_t partition, int64_t term)
 {
 	struct kafka_part *part = xcalloc(1, sizeof(*part));
-	const struct topic_part *log = &broker.parts[partition];
 
-	*part = (struct kafka_part){.in = in, .partition = partition, .term = log->term};
-	/* In between somebody else may have become the owner: then what we have is already lost. */
-	while (part->next < log->n_visible && log->recs[part->next].offset < log->committed)
-		part->next++;
-	part->fetched = part->next;
+	*part = (struct kafka_part){.in = in, .partition = partition, .term = term};
+	if (!coordinator_is_unstable(partition))
+		set_position(part);
 	in->parts[in->n_parts++] = part;
 	event_set(&part->begin, in->loop, broker_time(latency_us(2 * US_PER_MS)), on_begin, part);
 	trace(in->machine, "assigned", partition, part->term);
@@ -149,8 +164,9 @@ static void on_assign(void *ctx)
 
 	in->member->state = MEMBER_STABLE;
 	in->is_member = true;
+	in->taken = in->given;
 	for (size_t i = 0; i < in->n_assigned; i++)
-		part_add(in, in->assigned[i]);
+		part_add(in, in->assigned[i], broker.parts[in->assigned[i]].term);
 	in->n_assigned = 0;
 	if (broker.is_rebalancing || in->is_closing)
 		consumer_revoke(in);
@@ -160,6 +176,7 @@ void consumer_assign(struct kafka_in *in, const int32_t *partitions, size_t n)
 {
 	memcpy(in->assigned, partitions, n * sizeof(*partitions));
 	in->n_assigned = n;
+	in->given = (struct kafka_member){in->member->id, broker.generation};
 	event_set(&in->rebalance, in->loop, world.now_us + latency_us(20 * US_PER_MS), on_assign, in);
 }
 
@@ -250,8 +267,8 @@ static void check_revoked(struct kafka_in *in, const struct kafka_part *part)
 	const struct topic_part *log = &broker.parts[part->partition];
 	size_t unanswered = producer_pending(in->machine->out, part->partition, part->term);
 
-	if (!broker_owns(part->partition, in->member, part->term))
-		return; /* lost on the way */
+	if (!broker_owns(part->partition, in->member, part->term) || (in->is_held && broker.is_exactly_once))
+		return; /* lost on the way; a transaction that is being committed is waited for */
 	for (size_t i = 0; i < log->n_visible; i++)
 		unanswered += log->recs[i].live && !log->recs[i].is_covered;
 	if (unanswered && world.now_us < may_give_up_us(in))
@@ -260,26 +277,61 @@ static void check_revoked(struct kafka_in *in, const struct kafka_part *part)
 	seen.given_up += unanswered;
 }
 
+static void forget_parts(struct kafka_in *in)
+{
+	for (size_t i = 0; i < in->n_parts; i++)
+		part_free(in->parts[i]);
+	in->n_parts = 0;
+	in->is_revoking = false;
+}
+
+/* The same partitions again. */
+static void finish_restart(struct kafka_in *in)
+{
+	struct kafka_part was[PARTS_MAX];
+	size_t n = in->n_parts;
+
+	for (size_t i = 0; i < n; i++)
+		was[i] = *in->parts[i];
+	forget_parts(in);
+	in->is_restarting = false;
+	trace(in->machine, "begins anew", (int64_t)n, 0);
+	for (size_t i = 0; i < n; i++)
+		part_add(in, was[i].partition, was[i].term);
+}
+
+static void on_unassign(void *ctx)
+{
+	struct kafka_in *in = ctx;
+
+	for (size_t i = 0; i < in->n_parts; i++)
+		if (broker_owns(in->parts[i]->partition, in->member, in->parts[i]->term))
+			broker_end_term(in->parts[i]->partition);
+	forget_parts(in);
+	trace(in->machine, "handed back", 0, 0);
+	leave_or_join(in);
+}
+
 void kafka_in_revoked(struct kafka_in *in)
 {
 	int64_t held_us = world.now_us - in->revoke_us, most_us = in->opts->rebalance_drain * US_PER_MS + REVOKE_DELIVER_US;
 
-	if (!in->is_revoking)
+	if (!in->is_revoking || in->unassign.due.place)
 		fail("machine %d: kafka_in_revoked without a revoke", in->machine->id);
 	if (held_us > most_us + SLACK_US && in->loop->frozen_until_us <= in->revoke_us)
 		fail("machine %d held a revoke for %.3f s", in->machine->id, (double)held_us / 1e6);
-	for (size_t i = 0; i < in->n_parts; i++) {
-		struct kafka_part *part = in->parts[i];
-		if (!in->is_lost)
-			check_revoked(in, part);
-		if (broker_owns(part->partition, in->member, part->term))
-			broker_end_term(part->partition);
-		part_free(part);
+	if (in->is_restarting) {
+		finish_restart(in);
+		return;
 	}
-	in->n_parts = 0;
-	in->is_revoking = false;
-	trace(in->machine, "handed back", 0, 0);
-	leave_or_join(in);
+	for (size_t i = 0; i < in->n_parts && !in->is_lost; i++)
+		check_revoked(in, in->parts[i]);
+	for (size_t i = 0; i < in->n_parts; i++)
+		event_clear(&in->parts[i]->begin);
+	if (in->is_held && !in->is_lost)
+		event_set(&in->unassign, in->loop, world.now_us + HOLD_US, on_unassign, in);
+	else
+		on_unassign(in);
 }
 
 void kafka_in_close(struct kafka_in *in, loop_fn on_closed, void *ctx)
@@ -291,7 +343,7 @@ void kafka_in_close(struct kafka_in *in, loop_fn on_closed, void *ctx)
 	trace(in->machine, "leaves", 0, 0);
 	switch (in->member->state) {
 	case MEMBER_STABLE:
-		event_set(&in->rebalance, in->loop, world.now_us, on_revoke, in);
+		event_set(&in->rebalance, in->loop, world.now_us + (chance(0.2) ? (int64_t)rnd(US_PER_S) : 0), on_revoke, in);
 		break;
 	case MEMBER_JOINING:
 		leave_or_join(in);
@@ -374,29 +426,38 @@ bool kafka_part_is_at_stop(const struct kafka_part *part)
 /* ---- commits ---- */
 
 /* Exactly what is acknowledged is committed: not more, or jobs are lost; not less, or a crash doubles more than it must. */
-static void check_commit(const struct kafka_in *in, const struct kafka_part *part, int64_t offset, const char *metadata)
+static void check_row(const struct kafka_in *in, const struct kafka_commit *row, const struct txn *txn)
 {
+	const struct kafka_part *part = row->part;
 	const struct topic_part *log = &broker.parts[part->partition];
 	uint64_t set[SET_WORDS] = {0};
 	size_t n_bits;
 
-	if (offset < 0 || offset > log->end || offsetmap_decode(metadata, strlen(metadata), set, SET_WORDS, &n_bits))
+	if (row->offset < 0 || row->offset > log->end || offsetmap_decode(row->metadata, strlen(row->metadata), set, SET_WORDS, &n_bits))
 		fail("machine %d commits offset %" PRId64 " of partition %d, which ends at %" PRId64 ", with the set %s",
-		     in->machine->id, offset, part->partition, log->end, metadata);
-	if (!broker_owns(part->partition, in->member, part->term))
+		     in->machine->id, row->offset, part->partition, log->end, row->metadata);
+	if (!broker_owns(part->partition, in->member, part->term) || (broker.is_exactly_once && !txn))
 		return; /* the broker will refuse it */
 	for (size_t i = 0; i < log->n_visible; i++) {
 		const struct rec *rec = &log->recs[i];
-		bool is_acked = rec->is_covered || rec->acked_term == part->term;
-		bool is_committed = broker_covers(offset, set, n_bits, rec->offset);
+		bool is_acked = rec->is_covered || (txn ? coordinator_has(txn, rec) : rec->acked_term == part->term);
+		bool is_committed = broker_covers(row->offset, set, n_bits, rec->offset);
 		if (is_committed && !is_acked)
 			fail("machine %d commits %" PRId64 " of partition %d with job %" PRId64
 			     " complete, whose result nobody acknowledged",
-			     in->machine->id, offset, part->partition, rec->offset);
+			     in->machine->id, row->offset, part->partition, rec->offset);
 		if (!is_committed && is_acked)
 			fail("machine %d commits %" PRId64 " of partition %d without job %" PRId64 ", whose result is acknowledged",
-			     in->machine->id, offset, part->partition, rec->offset);
+			     in->machine->id, row->offset, part->partition, rec->offset);
 	}
+}
+
+void consumer_check_commit(const struct kafka_in *in, const struct kafka_commit *rows, size_t n, const struct txn *txn)
+{
+	if (n == 0 || n > in->n_parts)
+		fail("machine %d commits %zu rows for %zu partitions", in->machine->id, n, in->n_parts);
+	for (size_t i = 0; i < n; i++)
+		check_row(in, &rows[i], txn);
 }
 
 static void on_commit_answers(void *ctx)
@@ -437,10 +498,7 @@ int kafka_in_commit(struct kafka_in *in, const struct kafka_commit *rows, size_t
 {
 	if (in->n_rows)
 		fail("machine %d: two commits at once", in->machine->id);
-	if (n == 0 || n > in->n_parts)
-		fail("machine %d commits %zu rows for %zu partitions", in->machine->id, n, in->n_parts);
-	for (size_t i = 0; i < n; i++)
-		check_commit(in, rows[i].part, rows[i].offset, rows[i].metadata);
+	consumer_check_commit(in, rows, n, NULL);
 	if (chance(broker.commit_fails * 0.2))
 		return -ERR_KAFKA;
 	for (size_t i = 0; i < n; i++)
@@ -501,6 +559,7 @@ void kafka_in_free(struct kafka_in *in)
 	if (in->member)
 		group_died(in->member);
 	event_clear(&in->rebalance);
+	event_clear(&in->unassign);
 	for (size_t i = 0; i < in->n_parts; i++)
 		part_free(in->parts[i]);
 	in->machine->in = NULL;
@@ -508,17 +567,27 @@ void kafka_in_free(struct kafka_in *in)
 	free(in);
 }
 
+/* ---- transactions ---- */
+
 struct kafka_member *kafka_in_member(struct kafka_in *in)
 {
-	return NULL;
+	return in->taken.id ? &in->taken : NULL;
 }
 
 void kafka_in_hold(struct kafka_in *in, bool is_held)
 {
-	fail("machine %d: a transaction", in->machine->id);
+	in->is_held = is_held;
+	if (is_held || !in->unassign.due.place)
+		return;
+	event_clear(&in->unassign);
+	on_unassign(in);
 }
 
 void kafka_in_restart(struct kafka_in *in)
 {
-	fail("machine %d: a transaction", in->machine->id);
+	if (in->is_revoking || in->is_closing || !in->n_parts)
+		return;
+	seen.restarts++;
+	in->is_restarting = true;
+	revoke(in, true);
 }

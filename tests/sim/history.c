@@ -2,6 +2,7 @@
 
 #include "broker.h"
 #include "check.h"
+#include "coordinator.h"
 #include "lifecycle.h"
 #include "net.h"
 #include "options.h"
@@ -34,7 +35,14 @@ enum fault {
 static const char *const fault_names[FAULTS] = {"rebalance", "start",  "stop",	"crash",	 "kick",	"freeze",
 						"outage",    "full",   "reload", "second signal", "origin down"};
 
+/* What --every-step may do to a machine. */
+static const struct {
+	const char *name;
+	enum fault fault;
+} strikes[] = {{"crash", FAULT_CRASH}, {"stop", FAULT_STOP}, {"freeze", FAULT_FREEZE}, {"kick", FAULT_KICK}};
+
 static struct history {
+	struct history_wish wish;
 	char *overrides[OVERRIDES_MAX];
 	size_t n_overrides, n_at_first; /* those of reloads come after */
 	int64_t memory_max; /* 0 = as set */
@@ -44,6 +52,7 @@ static struct history {
 	bool has_ended; /* no more faults: what is left must come to its end */
 	bool was_cut;	/* some stop ran out of time */
 	bool is_hasty;	/* rebalances do not wait for drains */
+	bool is_named;	/* a worker started again has the name of the one before: it ends that one's transaction */
 	bool is_unsure; /* deliveries may be told as failed that are in the log */
 	uint64_t excused_before, given_up_before;
 } history;
@@ -89,6 +98,8 @@ static void set_all(void)
 {
 	set("http.listen=");
 	set("log.level=error");
+	if (broker.is_exactly_once)
+		set("delivery=exactly_once");
 	set_limits();
 	set("partition.window=%d", (int)rnd_between(1, chance(0.5) ? 30 : 1000));
 	set("body.max=%d", (int)(net.body_max = rnd_between(0, chance(0.1) ? 200000 : 5000)));
@@ -200,7 +211,7 @@ static void add_job(int32_t partition, double garbage_share)
 
 static void add_jobs(void)
 {
-	size_t n = (size_t)rnd_between(50, 400);
+	size_t n = (size_t)(history.wish.is_small ? rnd_between(4, 12) : rnd_between(50, 400));
 	double garbage_share = chance(0.3) ? 0.4 : 0.05;
 
 	while (n-- > 0)
@@ -238,7 +249,7 @@ static void start(void *ctx)
 		fail("the settings of the simulation are wrong: %s", errors);
 	free(warnings);
 	free(config.opts->instance);
-	config.opts->instance = xasprintf("m%d", machine->id);
+	config.opts->instance = history.is_named ? xasprintf("m%d", machine->id) : xasprintf("m%d-%d", machine->id, (int)rnd(1000000));
 	machine->opts = config.opts;
 	machine->stop_at_us = 0;
 	machine->was_frozen = machine->pl_was_paused = machine->was_reloaded = false;
@@ -414,6 +425,7 @@ static void heal(void)
 {
 	history.has_ended = true;
 	broker.delivery_fails = broker.delivery_unsure = broker.commit_fails = broker.commit_unsure = broker.is_slow = 0;
+	broker.producer_breaks = 0;
 	broker.topic_max = SIZE_MAX; /* somebody raised it */
 	broker.rebalance_timeout_us = 300 * US_PER_S; /* a shorter one than a drain takes may go on for ever */
 	trace(NULL, "no more faults", 0, 0);
@@ -443,9 +455,9 @@ static double now_and_then(double share, double most)
 	return chance(share) ? most * (double)rnd(100) / 100 : 0;
 }
 
-static void plan_faults(bool is_calm)
+static void plan_faults(void)
 {
-	double share = is_calm || chance(0.1) ? 0 : chance(0.5) ? 0.2 : 0.5;
+	double share = history.wish.is_calm || chance(0.1) ? 0 : chance(0.5) ? 0.2 : 0.5;
 
 	broker.delivery_us = rnd_between(1, chance(0.2) ? 500 : 20) * US_PER_MS;
 	broker.commit_us = rnd_between(1, chance(0.2) ? 500 : 20) * US_PER_MS;
@@ -456,34 +468,67 @@ static void plan_faults(bool is_calm)
 	broker.commit_fails = now_and_then(share, 0.5);
 	broker.commit_unsure = now_and_then(share / 2, 0.3);
 	broker.is_slow = now_and_then(share, 0.05);
+	broker.producer_breaks = broker.is_exactly_once ? now_and_then(share, 0.1) : 0;
 	broker.producer_room = chance(share) ? (size_t)rnd_between(1, 10) : 100000;
 	broker.topic_max = chance(share) ? (size_t)rnd_between(chance(0.3) ? 300 : 3000, 8000) : SIZE_MAX;
 	broker.dead_letter_max = chance(share) ? 1000 : SIZE_MAX;
 	broker.rebalance_timeout_us = (history.is_hasty ? rnd_between(1, 6) : 300) * US_PER_S;
 	for (int i = 0; i < FAULTS; i++)
-		history.faults[i] = chance(share);
+		history.faults[i] = chance(share) && !history.wish.is_small;
 	history.fault_every_us = rnd_between(200, 10000) * US_PER_MS;
 	history.calm_at_us = world.now_us + (share > 0 ? rnd_between(5, 90) * US_PER_S : 0);
 }
 
-static void plan(bool is_calm)
+static void plan(void)
 {
-	bool is_large = !is_calm && chance(0.5);
+	const struct history_wish *wish = &history.wish;
+	bool is_large = !wish->is_calm && chance(0.5);
 
-	net_start(is_calm ? 0 : chance(0.2) ? 0 : chance(0.5) ? 0.3 : 0.9, 5000);
-	broker_start((int32_t)rnd_between(1, PARTS_MAX));
+	net_start(wish->is_calm ? 0 : chance(0.2) ? 0 : chance(0.5) ? 0.3 : 0.9, 5000);
+	broker_start((int32_t)rnd_between(1, wish->is_small ? 2 : PARTS_MAX));
+	coordinator_start();
+	broker.is_exactly_once = wish->is_small ? world.seed & 1 : chance(0.4);
+	history.is_named = chance(0.6);
 	set_all();
 	history.n_at_first = history.n_overrides;
 	add_jobs();
-	plan_faults(is_calm);
+	plan_faults();
 	for (int32_t p = 0; p < broker.n_parts; p++)
 		broker_show(p, rnd(broker.parts[p].n + 1));
 	event_set(&history.show, NULL, world.now_us, show_more, NULL);
 	event_set(&history.fault, NULL, world.now_us + history.fault_every_us, on_fault, NULL);
 	event_set(&world.machines[0].boot, NULL, world.now_us, start, &world.machines[0]);
-	for (int i = 1; i < MACHINES_MAX && is_large; i++)
+	for (int i = 1; i < (wish->is_small ? 2 : MACHINES_MAX) && is_large; i++)
 		if (chance(0.4))
 			event_set(&world.machines[i].boot, NULL, world.now_us + (int64_t)rnd(10 * US_PER_S), start, &world.machines[i]);
+}
+
+/* ---- the strike of --every-step ---- */
+
+bool history_is_strike(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(strikes); i++)
+		if (strcmp(strikes[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* The machine that just turned; after a step of the broker's, anyone. */
+static void strike(void)
+{
+	int first = world.turned ? world.turned->id : (int)rnd(2);
+
+	for (int i = 0; i < MACHINES_MAX; i++) {
+		struct machine *machine = &world.machines[(first + i) % MACHINES_MAX];
+		for (size_t k = 0; k < ARRAY_LEN(strikes) && machine->worker; k++) {
+			if (strcmp(strikes[k].name, history.wish.strike) != 0)
+				continue;
+			trace(machine, "struck", (int64_t)world.n_steps, 0);
+			history.faults[strikes[k].fault] = true;
+			inflict_on(machine, strikes[k].fault);
+			return;
+		}
+	}
 }
 
 /* ---- the run ---- */
@@ -499,6 +544,8 @@ static void step(bool is_last)
 		else if (machine == world.turned)
 			check_machine(machine);
 	}
+	if (history.wish.strike_step == world.n_steps)
+		strike();
 	if (world.now_us - world.progress_us < STUCK_US && world.now_us < LONGEST_US)
 		return;
 	for (int i = 0; i < MACHINES_MAX; i++)
@@ -555,23 +602,27 @@ static void end(void)
 	check_doubles();
 }
 
-void history_run(uint64_t seed, bool is_calm)
+uint64_t history_run(uint64_t seed, const struct history_wish *wish)
 {
 	memset(&history, 0, sizeof(history));
+	history.wish = *wish;
 	world_start(seed);
 	history.excused_before = seen.excused;
 	history.given_up_before = seen.given_up;
-	plan(is_calm);
+	plan();
 	while (!history.has_ended || !broker_is_done())
 		step(false);
+	uint64_t n_steps = world.n_steps;
 	end();
 	seen.histories++;
 	event_clear(&history.fault);
 	event_clear(&history.show);
 	for (size_t i = 0; i < history.n_overrides; i++)
 		free(history.overrides[i]);
+	coordinator_done();
 	broker_done();
 	world_done();
+	return n_steps;
 }
 
 void history_print(void)
@@ -583,5 +634,9 @@ void history_print(void)
 	for (int i = 0; i < FAULTS; i++)
 		if (history.faults[i])
 			fprintf(stderr, " %s,", fault_names[i]);
-	fprintf(stderr, "\n");
+	fprintf(stderr, "\nseed %" PRIu64 " at %.6f s, step %" PRIu64 ": repeat with  sim --seed %" PRIu64, world.seed,
+		(double)world.now_us / 1e6, world.n_steps, world.seed);
+	if (history.wish.is_small)
+		fprintf(stderr, " --every-step=%s --step %" PRIu64, history.wish.strike, history.wish.strike_step);
+	fprintf(stderr, " -v\n");
 }

@@ -4,8 +4,18 @@
 
 #include "base.h"
 
-/* is_calm: no faults at all. Returns only when everything held. */
-void history_run(uint64_t seed, bool is_calm);
+/* What the seed does not decide. */
+struct history_wish {
+	bool is_calm;  /* no faults at all */
+	bool is_small; /* a few jobs; only the broker and the origins have faults. Exactly once when the seed is odd */
+	/* With is_small: at this step (0 = none) one machine is struck. */
+	uint64_t strike_step;
+	const char *strike; /* see history_is_strike */
+};
+
+bool history_is_strike(const char *name);
+/* Returns only when everything held. Gives the step in which the last job was done. */
+uint64_t history_run(uint64_t seed, const struct history_wish *wish);
 void history_print(void);
 
 #endif

@@ -1,5 +1,5 @@
 /* kafka_out of the simulation. What is produced is looked at twice: when it is taken, and when the broker gets it. */
-#include "broker.h"
+#include "producer.h"
 
 #include "err.h"
 #include "gatherd/v1/result.pb-c.h"
@@ -11,31 +11,6 @@
 
 #define RECORD_MARGIN 512
 #define MARGIN_MS 1000
-
-/* One record on its way. */
-struct sending {
-	struct list_node node;
-	struct kafka_out *out;
-	struct delivery *delivery;
-	struct rec *rec;
-	int32_t partition;
-	int64_t term;
-	uint64_t sum;
-	int err;
-	bool is_appended;
-	struct event arrives, answers;
-};
-
-struct kafka_out {
-	struct machine *machine;
-	struct loop *loop;
-	const struct options *opts;
-	const struct kafka_out_events *events;
-	void *ctx;
-	struct list sendings;
-	bool is_full; /* on_room is owed */
-	struct event room;
-};
 
 /* ---- what a result must say ---- */
 
@@ -164,15 +139,23 @@ size_t producer_pending(const struct kafka_out *out, int32_t partition, int64_t 
 
 	LIST_EACH(&out->sendings, sending, struct sending, node)
 		n += sending->partition == partition && sending->term == term;
+	bool may_commit = out->state == TXN_OPEN || out->state == TXN_CLOSING || out->state == TXN_COMMITTING;
+	if (may_commit && out->txn->epoch == out->epoch)
+		n += coordinator_count(out->txn, partition);
 	return n;
+}
+
+void producer_say_room(struct kafka_out *out)
+{
+	if (!out->is_full)
+		return;
+	out->is_full = false;
+	out->events->on_room(out->ctx);
 }
 
 static void on_room(void *ctx)
 {
-	struct kafka_out *out = ctx;
-
-	out->is_full = false;
-	out->events->on_room(out->ctx);
+	producer_say_room(ctx);
 }
 
 static void sending_free(struct sending *sending)
@@ -195,7 +178,12 @@ static void on_answer(void *ctx)
 	    consumer_term(out->machine->in, sending->partition) == sending->term)
 		rec->acked_term = MAX(rec->acked_term, sending->term); /* a late one may belong to an older term */
 	trace(out->machine, err ? "not delivered" : "delivered", rec->offset, err);
+	bool is_fenced = sending->is_fenced;
 	sending_free(sending);
+	if (is_fenced)
+		txn_break(out);
+	if (out->state != TXN_OFF)
+		err = txn_on_delivery(out, err);
 	out->events->on_delivered(out->ctx, delivery, err);
 	if (out->is_full)
 		event_set(&out->room, out->loop, broker.full_until_us, on_room, out);
@@ -206,7 +194,12 @@ static void append(struct sending *sending)
 	struct rec *rec = sending->rec;
 
 	sending->is_appended = true;
-	if (sending->delivery->topic == KAFKA_RESULTS) {
+	if (sending->out->state != TXN_OFF) {
+		struct txn_row row = {rec, sending->partition, sending->delivery->topic};
+		sending->is_fenced = coordinator_append(sending->out->txn, sending->out->epoch, &row) == VERDICT_FENCED;
+		if (sending->is_fenced)
+			sending->err = -ERR_KAFKA;
+	} else if (sending->delivery->topic == KAFKA_RESULTS) {
 		broker_append(sending->partition, rec, sending->term, sending->err != 0);
 	} else {
 		rec->dead_letters++;
@@ -228,6 +221,7 @@ static void on_arrives(void *ctx)
 		seen.stripped++;
 	} else if (chance(broker.delivery_fails)) {
 		sending->err = -ERR_KAFKA;
+		sending->is_fenced = chance(broker.producer_breaks);
 	} else {
 		sending->err = chance(broker.delivery_unsure) ? -ERR_KAFKA : 0;
 		append(sending);
@@ -240,7 +234,14 @@ static void on_arrives(void *ctx)
 int kafka_out_produce(struct kafka_out *out, struct delivery *delivery)
 {
 	struct sending *sending;
+	bool is_txn = out->state != TXN_OFF;
 
+	if (is_txn && delivery->value.len > kafka_out_record_max(out))
+		return -ERR_KAFKA_TOO_LARGE;
+	if (is_txn && !txn_admits(out, delivery)) {
+		out->is_full = true;
+		return -ERR_FULL;
+	}
 	if (world.now_us < broker.full_until_us || out->sendings.len >= broker.producer_room) {
 		out->is_full = true;
 		seen.queue_full++;
@@ -248,8 +249,13 @@ int kafka_out_produce(struct kafka_out *out, struct delivery *delivery)
 			event_set(&out->room, out->loop, broker.full_until_us, on_room, out);
 		return -ERR_FULL;
 	}
-	if (chance(broker.delivery_fails * 0.1))
-		return -ERR_KAFKA;
+	if (chance(broker.delivery_fails * 0.1)) {
+		if (!is_txn)
+			return -ERR_KAFKA;
+		kafka_out_abort(out);
+		out->is_full = true;
+		return -ERR_FULL;
+	}
 	if (delivery->value.len > kafka_out_record_max(out))
 		return -ERR_KAFKA_TOO_LARGE;
 	sending = xcalloc(1, sizeof(*sending));
@@ -274,6 +280,8 @@ int kafka_out_new(struct loop *loop, struct helper *helper, struct metrics *metr
 
 	*out = (struct kafka_out){.machine = loop->machine, .loop = loop, .opts = opts, .events = events, .ctx = ctx};
 	list_init(&out->sendings);
+	if (opts->delivery == DELIVERY_EXACTLY_ONCE)
+		txn_start(out, instance);
 	loop->machine->out = out;
 	*ret_out = out;
 	return 0;
@@ -286,7 +294,9 @@ size_t kafka_out_pending(const struct kafka_out *out)
 
 size_t kafka_out_record_max(const struct kafka_out *out)
 {
-	return (size_t)out->opts->body_max + 124 * 1024 - RECORD_MARGIN;
+	size_t max = (size_t)out->opts->body_max + 124 * 1024 - RECORD_MARGIN;
+
+	return world.now_us < out->topic_max_until_us ? MIN(max, broker.topic_max) : max;
 }
 
 /* What the sockets had taken may still arrive. */
@@ -299,9 +309,23 @@ void kafka_out_free(struct kafka_out *out)
 			on_arrives(sending);
 		sending_free(sending);
 	}
+	txn_stop(out);
 	event_clear(&out->room);
 	out->machine->out = NULL;
 	free(out);
+}
+
+void producer_purge(struct kafka_out *out)
+{
+	LIST_EACH(&out->sendings, sending, struct sending, node) {
+		if (!sending->arrives.due.place)
+			continue;
+		if (world.now_us >= world.outage_until_us && chance(0.5))
+			on_arrives(sending);
+		event_clear(&sending->arrives);
+		sending->err = sending->err ? sending->err : -ERR_KAFKA;
+		event_set(&sending->answers, out->loop, world.now_us, on_answer, sending);
+	}
 }
 
 /* What the sockets have taken goes on. */
@@ -314,20 +338,4 @@ void kafka_out_purge(struct kafka_out *out)
 		sending->err = -ERR_KAFKA;
 		event_set(&sending->answers, out->loop, world.now_us, on_answer, sending);
 	}
-}
-
-/* Exactly once is not simulated. */
-bool kafka_out_quiesce(struct kafka_out *out)
-{
-	fail("machine %d: a transaction", out->machine->id);
-}
-
-void kafka_out_commit(struct kafka_out *out, const struct kafka_commit *rows, size_t n, struct kafka_member *member)
-{
-	fail("machine %d: a transaction", out->machine->id);
-}
-
-void kafka_out_abort(struct kafka_out *out)
-{
-	fail("machine %d: a transaction", out->machine->id);
 }

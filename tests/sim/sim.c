@@ -1,9 +1,11 @@
 /* sim - the real pipeline in a simulated world: seeded histories of faults, invariants after each step.
  *
- *   sim [--seed N] [--count N] [--calm] [-j PROCESSES] [-v]
+ *   sim [--seed N] [--count N] [--calm] [--every-step[=crash|stop|freeze|kick] [--step N]] [-j PROCESSES] [-v]
  *
  * Without --seed: the regression seeds, then count histories from a fresh base seed, which is printed. Seed, seed + 1, ... give the same
- * histories on every machine. --calm: no faults. -v prints every event. Exit code 1, the seed and the last events when something did
+ * histories on every machine. --calm: no faults. --every-step: small histories, of alternating delivery modes; each is run once as it is,
+ * and then once for each of its steps with a machine that dies there (is told to stop, stands still, loses its assignment); --step: that
+ * one only. -v prints every event. Exit code 1, the seed and the last events when something did
  * not hold. */
 #include "broker.h"
 #include "history.h"
@@ -39,7 +41,8 @@ const char *__ubsan_default_options(void)
 #define PROCESSES_MAX 64
 
 struct plan {
-	uint64_t seed, count, n_processes;
+	uint64_t seed, count, n_processes, step;
+	const char *strike; /* NULL = whole histories */
 	bool is_calm;
 };
 
@@ -52,6 +55,17 @@ static void on_abort(int signum)
 	_exit(1);
 }
 
+/* As enum txn_state. */
+static void print_states(const char *what, const uint64_t *counts)
+{
+	static const char *const names[] = {"off", "init", "ready", "open", "closing", "committing", "aborting", "broken"};
+
+	printf("%s", what);
+	for (size_t i = 1; i < ARRAY_LEN(names); i++)
+		printf(" %s %" PRIu64, names[i], counts[i]);
+	printf("\n");
+}
+
 static void print_seen(double seconds)
 {
 	printf("%" PRIu64 " histories in %.1f s (%.0f a second), %" PRIu64 " steps: %" PRIu64 " results, %" PRIu64
@@ -61,6 +75,10 @@ static void print_seen(double seconds)
 	       " (failed %" PRIu64 "), queue full %" PRIu64 ", dead letters %" PRIu64 ", too large %" PRIu64 "\n",
 	       seen.revokes, seen.losts, seen.crashes, seen.stops, seen.given_up, seen.commits, seen.commit_errors, seen.queue_full,
 	       seen.dead_letters, seen.stripped);
+	printf("transactions %" PRIu64 " (aborted %" PRIu64 ", timed out %" PRIu64 ", refused %" PRIu64 ", in doubt %" PRIu64 "), restarts %" PRIu64 "\n",
+	       seen.txns, seen.txn_aborts, seen.txn_timeouts, seen.txn_refused, seen.txn_doubts, seen.restarts);
+	print_states("killed while", seen.killed);
+	print_states("producer broken while", seen.broken);
 	printf("transfers %" PRIu64 " (cancelled %" PRIu64 ", paused %" PRIu64 "), lookups %" PRIu64 "\noutcomes:", seen.transfers,
 	       seen.cancelled, seen.paused, seen.lookups);
 	for (int i = 0; i < OUTCOME_COUNT; i++)
@@ -88,8 +106,16 @@ static double seconds_now(void)
 
 static void run(const struct plan *plan, uint64_t first, uint64_t stride)
 {
-	for (uint64_t i = first; i < plan->count; i += stride)
-		history_run(plan->seed + i, plan->is_calm);
+	struct history_wish wish = {.is_calm = plan->is_calm, .is_small = plan->strike, .strike = plan->strike, .strike_step = plan->step};
+
+	for (uint64_t i = first; i < plan->count; i += stride) {
+		uint64_t n_steps = history_run(plan->seed + i, &wish);
+		for (uint64_t k = 1; plan->strike && !plan->step && k <= n_steps; k++) {
+			struct history_wish struck = wish;
+			struck.strike_step = k;
+			history_run(plan->seed + i, &struck);
+		}
+	}
 }
 
 /* What a child has seen comes back through its pipe; nothing comes when it failed. */
@@ -133,6 +159,8 @@ static bool parse(int argc, char **argv, struct plan *plan, bool *ret_has_seed)
 	static const struct option options[] = {{"seed", required_argument, NULL, 's'},
 						{"count", required_argument, NULL, 'n'},
 						{"calm", no_argument, NULL, 'c'},
+						{"every-step", optional_argument, NULL, 'e'},
+						{"step", required_argument, NULL, 'k'},
 						{NULL, 0, NULL, 0}};
 
 	for (int c; (c = getopt_long(argc, argv, "vj:", options, NULL)) != -1;) {
@@ -147,6 +175,14 @@ static bool parse(int argc, char **argv, struct plan *plan, bool *ret_has_seed)
 		case 'c':
 			plan->is_calm = true;
 			break;
+		case 'e':
+			plan->strike = optarg ? optarg : "crash";
+			if (!history_is_strike(plan->strike))
+				return false;
+			break;
+		case 'k':
+			plan->step = strtoull(optarg, NULL, 10);
+			break;
 		case 'j':
 			plan->n_processes = strtoull(optarg, NULL, 10);
 			break;
@@ -158,7 +194,7 @@ static bool parse(int argc, char **argv, struct plan *plan, bool *ret_has_seed)
 			return false;
 		}
 	}
-	plan->n_processes = MIN(plan->n_processes, plan->count / 20);
+	plan->n_processes = MIN(plan->n_processes, plan->strike ? plan->count : plan->count / 20);
 	plan->n_processes = MIN(plan->n_processes, (uint64_t)PROCESSES_MAX);
 	return true;
 }
@@ -169,14 +205,14 @@ int main(int argc, char **argv)
 	bool has_seed = false, is_ok = true;
 
 	if (!parse(argc, argv, &plan, &has_seed)) {
-		fprintf(stderr, "usage: sim [--seed N] [--count N] [--calm] [-j PROCESSES] [-v]\n");
+		fprintf(stderr, "usage: sim [--seed N] [--count N] [--calm] [--every-step[=crash|stop|freeze|kick] [--step N]] [-j PROCESSES] [-v]\n");
 		return 2;
 	}
 	double start = seconds_now();
 	signal(SIGABRT, on_abort);
 	signal(SIGSEGV, on_abort);
-	for (size_t i = 0; i < ARRAY_LEN(regressions) && !has_seed; i++)
-		history_run(regressions[i], false);
+	for (size_t i = 0; i < ARRAY_LEN(regressions) && !has_seed && !plan.strike; i++)
+		history_run(regressions[i], &(struct history_wish){0});
 	printf("base seed %" PRIu64 "\n", plan.seed);
 	if (plan.n_processes > 1) {
 		uint64_t regressed = seen.histories;

@@ -88,8 +88,6 @@ void print_history(void)
 	for (uint64_t i = first; !is_aloud && i < n_lines; i++)
 		print_line(stderr, &lines[i % TRACE_LINES]);
 	history_print();
-	fprintf(stderr, "seed %" PRIu64 " at %.6f s, step %" PRIu64 ": repeat with  sim --seed %" PRIu64 " -v\n", world.seed,
-		(double)world.now_us / 1e6, world.n_steps, world.seed);
 }
 
 void fail(const char *fmt, ...)

@@ -75,6 +75,8 @@ struct world {
 struct seen {
 	uint64_t histories, steps, results, excused, revokes, losts, given_up, crashes, stops, commits, commit_errors, queue_full, stripped,
 		dead_letters, transfers, cancelled, paused, lookups, outcomes[32];
+	/* Exactly once; killed and broken by the state of the transaction (enum txn_state). */
+	uint64_t txns, txn_aborts, txn_timeouts, txn_doubts, txn_refused, restarts, killed[8], broken[8];
 };
 
 extern struct world world;
