@@ -14,6 +14,8 @@
 /* Commits while the group rebalances cost a cooperative member its whole assignment before this version (librdkafka
  * #4908). */
 #define COOPERATIVE_VERSION 0x020a0000
+/* The group protocol of KIP-848 is a preview before this version. */
+#define PROTOCOL_VERSION 0x020c0000
 
 /* Values that follow from other settings are set by set_computed(). */
 const struct kafka_default kafka_defaults[] = {
@@ -102,10 +104,28 @@ static const struct kafka_property *user_row(const struct options *opts, enum ka
 }
 
 /* With the group protocol of KIP-848 these belong to the broker, and librdkafka refuses them. */
+static const struct {
+	const char *name, *instead;
+} classic_only[] = {
+    {"partition.assignment.strategy", "the broker assigns, see kafka.group.remote.assignor"},
+    {"session.timeout.ms", "the broker sets it, see its group.consumer.session.timeout.ms"},
+    {"heartbeat.interval.ms", "the broker sets it, see its group.consumer.heartbeat.interval.ms"},
+    {"group.protocol.type", "it is of the other protocol"},
+};
+
+static const struct kafka_property *consumer_protocol(const struct options *opts)
+{
+	const struct kafka_property *row = user_row(opts, KAFKA_CONSUMER, "group.protocol");
+
+	return row && strcasecmp(row->value, "consumer") == 0 ? row : NULL;
+}
+
 static bool is_classic_only(const char *name)
 {
-	return strcmp(name, "partition.assignment.strategy") == 0 || strcmp(name, "session.timeout.ms") == 0 ||
-	       strcmp(name, "heartbeat.interval.ms") == 0;
+	for (size_t i = 0; i < ARRAY_LEN(classic_only); i++)
+		if (strcmp(name, classic_only[i].name) == 0)
+			return true;
+	return false;
 }
 
 static void set_ours(rd_kafka_conf_t *conf, const char *name, const char *value)
@@ -142,8 +162,7 @@ static void set_computed(rd_kafka_conf_t *conf, const struct options *opts, enum
 
 static void set_defaults(rd_kafka_conf_t *conf, const struct options *opts, enum kafka_side side)
 {
-	const struct kafka_property *protocol = user_row(opts, side, "group.protocol");
-	bool is_classic = !protocol || strcasecmp(protocol->value, "consumer") != 0;
+	bool is_classic = !consumer_protocol(opts);
 
 	for (const struct kafka_default *row = kafka_defaults; row->name; row++) {
 		if ((row->side == KAFKA_BOTH || row->side == side) && (is_classic || !is_classic_only(row->name)))
@@ -178,12 +197,37 @@ static int check_strategy(const struct options *opts, char **ret_error)
 	return -ERR_INVALID;
 }
 
+static int check_protocol(const struct options *opts, char **ret_error)
+{
+	const struct kafka_property *row = consumer_protocol(opts);
+
+	if (!row)
+		return 0;
+	if (rd_kafka_version() < PROTOCOL_VERSION) {
+		*ret_error = xasprintf("%s: kafka.%sgroup.protocol = %s: needs librdkafka 2.12, this is %s", row->source,
+				       side_prefix[row->side], row->value, rd_kafka_version_str());
+		return -ERR_INVALID;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(classic_only); i++) {
+		const struct kafka_property *other = user_row(opts, KAFKA_CONSUMER, classic_only[i].name);
+		if (!other)
+			continue;
+		*ret_error =
+		    xasprintf("%s: kafka.%s%s may not be set with group.protocol = consumer: %s", other->source,
+			      side_prefix[other->side], other->name, classic_only[i].instead);
+		return -ERR_INVALID;
+	}
+	return 0;
+}
+
 /* Rows for both sides first, so that a side's own row wins. */
 static int set_users(rd_kafka_conf_t *conf, const struct options *opts, enum kafka_side side, char **ret_error)
 {
 	char *list = property_list();
 	int err = check_strategy(opts, ret_error);
 
+	if (!err)
+		err = check_protocol(opts, ret_error);
 	for (int pass = 0; pass < 2; pass++) {
 		for (size_t i = 0; !err && i < opts->n_kafka; i++) {
 			const struct kafka_property *row = &opts->kafka[i];
@@ -253,6 +297,11 @@ void kafka_conf_group(const struct options *opts, char *buf, size_t size)
 	const char *group = row ? row->value : "gatherd";
 
 	snprintf(buf, size, "%s", group);
+}
+
+bool kafka_conf_is_broker_assigned(const struct options *opts)
+{
+	return consumer_protocol(opts) != NULL;
 }
 
 const char *kafka_conf_library(void)

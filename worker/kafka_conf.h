@@ -19,14 +19,16 @@ struct kafka_default {
 extern const struct kafka_default kafka_defaults[]; /* ends with a NULL name */
 
 /* A fresh conf: defaults, then the computed ones (message.max.bytes, queue.buffering.max.kbytes), then the user's for that side.
- * cooperative-sticky below librdkafka 2.10 is refused with the reason. *ret_conf is rd_kafka_conf_destroy'd or used up by
- * rd_kafka_new. *ret_error: free. */
+ * cooperative-sticky below librdkafka 2.10, and group.protocol=consumer below 2.12 or with what does not go with it, are refused with
+ * the reason. *ret_conf is rd_kafka_conf_destroy'd or used up by rd_kafka_new. *ret_error: free. */
 int kafka_conf_make(const struct options *opts, enum kafka_side side, struct rd_kafka_conf_s **ret_conf,
 		    char **ret_error) MUST_CHECK;
 /* The group's name in force. In buf, cut to its size. */
 void kafka_conf_group(const struct options *opts, char *buf, size_t size);
 /* Any property's value in force for a side; false when librdkafka does not know it. */
 bool kafka_conf_get(const struct options *opts, enum kafka_side side, const char *name, char *buf, size_t size);
+/* group.protocol=consumer (KIP-848)? */
+bool kafka_conf_is_broker_assigned(const struct options *opts);
 /* Of the library that was found at run time: "2.12.2". */
 const char *kafka_conf_library(void);
 

@@ -87,6 +87,7 @@ static struct kafka_part *find(struct kafka_in *in, const char *topic, int32_t p
 
 struct kafka_member {
 	rd_kafka_consumer_group_metadata_t *metadata;
+	char *id;
 	int n_refs; /* the loop thread counts */
 };
 
@@ -106,16 +107,108 @@ void kafka_member_unref(struct kafka_member *member)
 	if (--member->n_refs > 0)
 		return;
 	rd_kafka_consumer_group_metadata_destroy(member->metadata);
+	free(member->id);
 	free(member);
+}
+
+static bool is_same(const rd_kafka_consumer_group_metadata_t *a, const rd_kafka_consumer_group_metadata_t *b)
+{
+	void *bytes[2] = {NULL, NULL};
+	size_t sizes[2] = {0, 0};
+	rd_kafka_error_t *error = rd_kafka_consumer_group_metadata_write(a, &bytes[0], &sizes[0]);
+
+	if (!error)
+		error = rd_kafka_consumer_group_metadata_write(b, &bytes[1], &sizes[1]);
+	bool is_equal = !error && sizes[0] == sizes[1] && memcmp(bytes[0], bytes[1], sizes[0]) == 0;
+	if (error)
+		rd_kafka_error_destroy(error);
+	for (size_t i = 0; i < ARRAY_LEN(bytes); i++)
+		if (bytes[i])
+			rd_kafka_mem_free(NULL, bytes[i]);
+	return is_equal;
+}
+
+/* What librdkafka shows of one that is in no group. The broker takes offsets from such a one, over those of a live
+ * member. */
+static bool is_nobody(const struct kafka_in *in, const rd_kafka_consumer_group_metadata_t *metadata)
+{
+	rd_kafka_consumer_group_metadata_t *nobody = rd_kafka_consumer_group_metadata_new(in->group);
+	bool is_it = !metadata || is_same(metadata, nobody);
+
+	rd_kafka_consumer_group_metadata_destroy(nobody);
+	return is_it;
+}
+
+static char *ask_member_id(struct kafka_in *in)
+{
+	char *id = rd_kafka_memberid(in->rk), *copy = xstrdup(id ? id : "");
+
+	if (id)
+		rd_kafka_mem_free(in->rk, id);
+	return copy;
+}
+
+bool kafka_group_ask_joined(struct kafka_in *in)
+{
+	char *id = ask_member_id(in), instance[256] = "";
+	bool has_id = *id != '\0';
+
+	if (has_id && in->is_broker_assigned) {
+		bool is_static = kafka_conf_get(in->opts, KAFKA_CONSUMER, "group.instance.id", instance, sizeof(instance));
+		rd_kafka_consumer_group_metadata_t *now = rd_kafka_consumer_group_metadata(in->rk);
+		/* The id is our own there; the epoch is the broker's, and 0 till then. */
+		rd_kafka_consumer_group_metadata_t *before = rd_kafka_consumer_group_metadata_new_with_genid(
+		    in->group, 0, id, is_static && *instance ? instance : NULL);
+		has_id = !is_nobody(in, now) && !is_same(now, before);
+		if (now)
+			rd_kafka_consumer_group_metadata_destroy(now);
+		rd_kafka_consumer_group_metadata_destroy(before);
+	}
+	free(id);
+	return has_id;
+}
+
+/* As it is now; NULL when there is none. */
+static struct kafka_member *member_new(struct kafka_in *in)
+{
+	rd_kafka_consumer_group_metadata_t *metadata = rd_kafka_consumer_group_metadata(in->rk);
+
+	if (is_nobody(in, metadata)) {
+		if (metadata)
+			rd_kafka_consumer_group_metadata_destroy(metadata);
+		return NULL;
+	}
+	struct kafka_member *member = xmalloc(sizeof(*member));
+	/* The id after the metadata: it can only be newer. */
+	*member = (struct kafka_member){metadata, ask_member_id(in), 1};
+	return member;
 }
 
 static void take_member(struct kafka_in *in)
 {
-	struct kafka_member *member = xmalloc(sizeof(*member));
+	struct kafka_member *member = member_new(in);
 
-	*member = (struct kafka_member){rd_kafka_consumer_group_metadata(in->rk), 1};
+	if (!member)
+		return;
 	if (in->member)
 		kafka_member_unref(in->member);
+	in->member = member;
+}
+
+/* Asked for out of turn, it must not be of a life in the group that began after partitions of ours were lost: then the
+ * id is another one, or the loss is known (after a loss librdkafka joins again only once we gave them back). */
+void kafka_in_refresh(struct kafka_in *in)
+{
+	if (!in->is_cooperative || !in->member)
+		return;
+	struct kafka_member *member = member_new(in);
+	if (!member)
+		return;
+	if (rd_kafka_assignment_lost(in->rk) || strcmp(member->id, in->member->id) != 0) {
+		kafka_member_unref(member);
+		return;
+	}
+	kafka_member_unref(in->member);
 	in->member = member;
 }
 
@@ -353,6 +446,8 @@ static void on_revoked(struct kafka_in *in, rd_kafka_event_t *ev)
 
 	in->epoch++;
 	in->revoke = ev;
+	/* A cooperative member is asked to give partitions up when the new generation has begun. */
+	kafka_in_refresh(in);
 	in->is_lost = rd_kafka_assignment_lost(in->rk);
 	in->is_member &= !in->is_lost;
 	in->revoked = xcalloc((size_t)list->cnt + 1, sizeof(struct kafka_part *));

@@ -210,6 +210,7 @@ int kafka_in_new(struct loop *loop, struct helper *helper, struct metrics *metri
 	list_init(&in->parts);
 	copy_plan(in, plan, n_plan);
 	kafka_conf_group(opts, in->group, sizeof(in->group));
+	in->is_broker_assigned = kafka_conf_is_broker_assigned(opts);
 	loop_timer_init(loop, &in->tick, on_tick, in);
 	loop_timer_init(loop, &in->ask, kafka_group_ask, in);
 	loop_watch(loop, in->fd, on_fd, in);

@@ -68,6 +68,9 @@ void kafka_in_revoked(struct kafka_in *in);
 /* Exactly once: the member that a transaction's offsets are sent as. Taken when the assignment came: asked for later, it may already
  * be of a generation whose assignment we have not seen. NULL before the first one. Valid until the next event. */
 struct kafka_member *kafka_in_member(struct kafka_in *in);
+/* The broker refused offsets, or may soon: with the cooperative protocols (cooperative-sticky, and the consumer protocol of KIP-848)
+ * the generation also goes up without a word to those who keep what they have. */
+void kafka_in_refresh(struct kafka_in *in);
 /* A transaction with offsets of ours is being committed: partitions are not given back meanwhile (for at most 3 s). */
 void kafka_in_hold(struct kafka_in *in, bool is_held);
 /* How far our offsets are is not known: every partition is lost (on_revoke) and comes again (on_assign, on_begin). */

@@ -69,7 +69,7 @@ struct kafka_probe {
 	uint64_t epoch;	    /* of the group when it was submitted */
 	/* Filled by run(): */
 	rd_kafka_resp_err_t err;
-	bool has_member_id;
+	bool has_joined;
 	bool is_missing[KAFKA_TOPICS_MAX];
 };
 
@@ -99,6 +99,7 @@ struct kafka_in {
 	rd_kafka_event_t *revoke; /* held while the owner drains */
 	rd_kafka_event_t *next;	  /* came meanwhile: the close revokes what is being revoked */
 	bool is_lost, is_cooperative;
+	bool is_broker_assigned;     /* the group protocol of KIP-848 */
 	bool is_restarting;	     /* what is being given up is assigned again */
 	struct kafka_member *member; /* NULL before the first assignment */
 	struct kafka_part **revoked;
@@ -141,6 +142,8 @@ void kafka_group_on_rebalance(struct kafka_in *in, rd_kafka_event_t *ev); /* tak
 void kafka_group_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev);
 void kafka_group_on_commit(struct kafka_in *in, rd_kafka_event_t *ev);
 void kafka_group_ask(void *in);
+/* Whether we are a member of the group. Blocks: on the helper. */
+bool kafka_group_ask_joined(struct kafka_in *in);
 /* A revoke that waited for a commit's answer too long. */
 void kafka_group_tick(struct kafka_in *in);
 /* Gives all references back, whatever the state. */

@@ -11,16 +11,6 @@
 
 /* ---- on the helper ---- */
 
-static bool ask_member(struct kafka_in *in)
-{
-	char *id = rd_kafka_memberid(in->rk);
-	bool has_id = id && *id;
-
-	if (id)
-		rd_kafka_mem_free(in->rk, id);
-	return has_id;
-}
-
 static rd_kafka_resp_err_t ask_topic(struct kafka_in *in, size_t i, int timeout_ms)
 {
 	const struct rd_kafka_metadata *md;
@@ -70,7 +60,7 @@ static void run(void *ctx)
 		refresh_group(in);
 
 	int64_t until_us = clock_now_us() + PROBE_TIMEOUT_MS * US_PER_MS;
-	probe->has_member_id = ask_member(in);
+	probe->has_joined = kafka_group_ask_joined(in);
 	probe->err = RD_KAFKA_RESP_ERR_NO_ERROR;
 	for (size_t i = 0; i < in->n_topics && !probe->err; i++)
 		probe->err = ask_topic(in, i, (int)MAX((until_us - clock_now_us()) / US_PER_MS, 1));
@@ -105,8 +95,9 @@ static void done(void *ctx)
 	struct kafka_probe *probe = &in->probe;
 
 	probe->is_pending = false;
-	if (probe->epoch == in->epoch && !probe->has_member_id)
-		in->is_member = false;
+	/* Where the broker assigns, one that gets nothing is not told that it has joined. */
+	if (probe->epoch == in->epoch)
+		in->is_member = probe->has_joined && (in->is_member || in->is_broker_assigned);
 	if (probe->err) {
 		in->state = KAFKA_STATE_NO_BROKER;
 		snprintf(in->detail, sizeof(in->detail), "%s",

@@ -101,6 +101,8 @@ void pipeline_on_txn(struct pipeline *pl, enum txn_end end, const char *detail)
 	if (pl->commit_in_flight)
 		pipeline_on_committed(pl, end == TXN_COMMITTED ? 0 : -ERR_KAFKA, detail);
 	dispatch_on_txn(pl->dispatcher, end);
+	if (end == TXN_VOID)
+		kafka_in_refresh(pl->in);
 	pl->commit_waits = false;
 	kafka_in_hold(pl->in, false);
 }

@@ -81,8 +81,8 @@ def start_worker(request, tmp_path):
     """start_worker(options, name=...) starts a gatherd that ends with the test. A sanitizer's report fails the test."""
     started = []
 
-    def start(options, name=None, config=None):
-        w = worker_process.Worker(tmp_path, options, name or f"worker{len(started) + 1}", config)
+    def start(options, name=None, config=None, env=None):
+        w = worker_process.Worker(tmp_path, options, name or f"worker{len(started) + 1}", config, env)
         started.append(w)
         return w.start()
 

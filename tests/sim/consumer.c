@@ -574,6 +574,11 @@ struct kafka_member *kafka_in_member(struct kafka_in *in)
 	return in->taken.id ? &in->taken : NULL;
 }
 
+void kafka_in_refresh(struct kafka_in *in)
+{
+	(void)in; /* the group here is an eager one */
+}
+
 void kafka_in_hold(struct kafka_in *in, bool is_held)
 {
 	in->is_held = is_held;

@@ -32,10 +32,12 @@ def is_instrumented():
 
 
 class Worker:
-    """One gatherd. Options are gatherd's keys: Worker(dir, {"jobs.topic": "jobs"}); config is the text of a settings file."""
+    """One gatherd. Options are gatherd's keys: Worker(dir, {"jobs.topic": "jobs"}); config is the text of a settings file;
+    env is set on top of ours."""
 
-    def __init__(self, dir, options, name="worker", config=None):
+    def __init__(self, dir, options, name="worker", config=None, env=None):
         self.name = name
+        self.env = env or {}
         self.options = {"http.listen": "127.0.0.1:0", "instance": name, **options}
         self.log = Path(dir) / f"{name}.log"
         self.config = Path(dir) / f"{name}.conf" if config else None
@@ -53,7 +55,7 @@ class Worker:
         self.log_start = self.log.stat().st_size if self.log.exists() else 0
         # As small a set of settings as can be: what the developer's shell has for gatherd is not what is tested.
         env = {k: v for k, v in os.environ.items() if not k.startswith("GATHERD_")}
-        self.process = proc.spawn(argv, self.log, env={**SANITIZERS, **env})
+        self.process = proc.spawn(argv, self.log, env={**SANITIZERS, **env, **self.env})
         self.port = int(self._wait(lambda: self._logged(r'msg="http listening".* port=(\d+)'), 60, "http listening").group(1))
         return self
 

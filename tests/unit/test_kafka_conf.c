@@ -84,6 +84,22 @@ static void wrong_properties_are_refused_by_name(void **state)
 	}
 }
 
+static void the_consumer_protocol_needs_a_sound_librdkafka(void **state)
+{
+	struct options *opts = make_options("b:1", EXTRA("kafka.group.protocol=consumer", "kafka.session.timeout.ms=6000"));
+	rd_kafka_conf_t *conf;
+	char *error;
+
+	(void)state;
+	assert_int_equal(kafka_conf_make(opts, KAFKA_CONSUMER, &conf, &error), -ERR_INVALID);
+	if (rd_kafka_version() < 0x020c0000)
+		assert_non_null(strstr(error, "needs librdkafka 2.12"));
+	else
+		assert_non_null(strstr(error, "kafka.session.timeout.ms may not be set"));
+	free(error);
+	options_free(opts);
+}
+
 static void cooperative_needs_a_sound_librdkafka(void **state)
 {
 	struct options *opts = make_options("b:1", EXTRA("kafka.partition.assignment.strategy=cooperative-sticky"));
@@ -108,6 +124,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(properties_in_force),
 	    cmocka_unit_test(wrong_properties_are_refused_by_name),
+	    cmocka_unit_test(the_consumer_protocol_needs_a_sound_librdkafka),
 	    cmocka_unit_test(cooperative_needs_a_sound_librdkafka),
 	};
 
