@@ -20,8 +20,8 @@ struct log {
 	_Atomic uint64_t n_dropped;
 	pthread_t thread;
 	pthread_mutex_t mutex; /* guards all below */
-	pthread_cond_t wake, ended;
-	bool has_ended;
+	pthread_cond_t wake, ended, written;
+	bool has_ended, is_writing;
 	int64_t close_at_us;	/* 0 = running */
 	uint64_t n_dropped_now; /* not yet said in a line */
 	struct log_limit limit;
@@ -143,10 +143,13 @@ static void *log_thread(void *ctx)
 	pthread_mutex_lock(&log->mutex);
 	while (wait_for_lines(log)) {
 		size_t len = ring_take(log, out);
+		log->is_writing = true;
 		pthread_mutex_unlock(&log->mutex);
 		if (!is_cut(log))
 			write_all(log, out, len);
 		pthread_mutex_lock(&log->mutex);
+		log->is_writing = false;
+		pthread_cond_broadcast(&log->written);
 	}
 	log->has_ended = true;
 	pthread_cond_signal(&log->ended);
@@ -166,6 +169,7 @@ struct log *log_new(int fd, enum log_level level, enum log_format format)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&log->wake, &attr);
 	pthread_cond_init(&log->ended, &attr);
+	pthread_cond_init(&log->written, &attr);
 	pthread_condattr_destroy(&attr);
 	if (thread_start(&log->thread, log_thread, log))
 		abort();
@@ -203,7 +207,21 @@ void log_free(struct log *log)
 	pthread_mutex_destroy(&log->mutex);
 	pthread_cond_destroy(&log->wake);
 	pthread_cond_destroy(&log->ended);
+	pthread_cond_destroy(&log->written);
 	free(log);
+}
+
+void log_flush(struct log *log, int64_t wait_ms)
+{
+	if (!log)
+		return;
+	int64_t until_us = clock_now_us() + wait_ms * US_PER_MS;
+	struct timespec until = {until_us / US_PER_S, until_us % US_PER_S * 1000};
+
+	pthread_mutex_lock(&log->mutex);
+	while ((log->len || log->is_writing) && pthread_cond_timedwait(&log->written, &log->mutex, &until) != ETIMEDOUT)
+		;
+	pthread_mutex_unlock(&log->mutex);
 }
 
 void log_set(struct log *log, enum log_level level, enum log_format format)

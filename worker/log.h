@@ -34,6 +34,8 @@ struct log;
 struct log *log_new(int fd, enum log_level level, enum log_format format);
 /* Writes what is in the ring, for at most 1 s, ends the thread. NULL is fine. */
 void log_free(struct log *log);
+/* Waits until all that was logged before is written, for at most wait_ms: for who must end without log_free. */
+void log_flush(struct log *log, int64_t wait_ms);
 /* Both may be changed while running (SIGHUP). */
 void log_set(struct log *log, enum log_level level, enum log_format format);
 /* Lines dropped so far because the ring was full. */

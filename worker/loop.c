@@ -223,9 +223,9 @@ static void turn(struct loop *loop, int flags)
 	loop->is_turning = false;
 }
 
-void loop_guard(struct loop *loop, int64_t limit_us, int64_t log_every_us)
+void loop_guard(struct loop *loop, int64_t limit_us, int64_t log_every_us, int64_t give_up_us)
 {
-	loop->dog = watchdog_new(loop->log, limit_us, log_every_us);
+	loop->dog = watchdog_new(loop->log, limit_us, log_every_us, give_up_us);
 }
 
 void loop_run(struct loop *loop)

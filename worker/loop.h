@@ -26,8 +26,9 @@ struct loop_timer {
 /* metrics and log may be NULL. Ignores SIGPIPE. NULL when the system refuses. */
 struct loop *loop_new(struct metrics *metrics, struct log *log);
 void loop_free(struct loop *loop);
-/* Logs what a turn over limit_us is doing (watchdog.h). Once, on the thread that will turn the loop and free it. */
-void loop_guard(struct loop *loop, int64_t limit_us, int64_t log_every_us);
+/* Logs what a turn over limit_us is doing, and ends the process at one of give_up_us (watchdog.h). Once, on the thread that will turn
+ * the loop and free it. */
+void loop_guard(struct loop *loop, int64_t limit_us, int64_t log_every_us, int64_t give_up_us);
 /* Turns until loop_stop. */
 void loop_run(struct loop *loop);
 /* One turn that waits at most max_wait_us (tests, gatherctl). */

@@ -22,12 +22,14 @@
 #define STACK_TEXT_MAX 2048
 /* A thread that does not take its signal in this time is inside the kernel for good. */
 #define ANSWER_MS 1000
+/* A log that nobody reads does not keep the process. */
+#define FLUSH_MS 1000
 
 enum sample { SAMPLE_NONE, SAMPLE_ASKED, SAMPLE_TAKEN };
 
 struct watchdog {
 	struct log *log;
-	int64_t limit_us, tick_us, log_every_us;
+	int64_t limit_us, tick_us, log_every_us, give_up_us;
 	pthread_t watched, thread;
 	pthread_mutex_t mutex; /* for the thread's sleep only: the loop takes no lock */
 	pthread_cond_t wake;
@@ -239,6 +241,21 @@ static void on_stall(struct watchdog *dog, int64_t since_us, int64_t now_us)
 	dog->n_held = 0;
 }
 
+/* What the supervisor's restart mends, and nothing else does. */
+static void give_up(struct watchdog *dog, int64_t since_us, int64_t now_us)
+{
+	dog->next_log_us = 0;
+	on_stall(dog, since_us, now_us);
+	/* It went on while we asked where it was. */
+	if (atomic_load(&dog->since_us) != since_us)
+		return;
+	log_error(dog->log, "cannot go on", LOG_STR("code", "LOOP_STALLED"),
+		  LOG_STR("detail", "a turn of the event loop does not end: the process does"),
+		  LOG_NUM("turn_ms", (now_us - since_us) / US_PER_MS));
+	log_flush(dog->log, FLUSH_MS);
+	_exit(1);
+}
+
 /* One look's time, or the end. */
 static bool wait_tick(struct watchdog *dog)
 {
@@ -267,7 +284,9 @@ static void *watch(void *ctx)
 		/* Of time in which we did not run either, at most one look more. */
 		seen_us += MIN(now_us - MAX(last_us, since_us), 2 * dog->tick_us);
 		last_us = now_us;
-		if (since_us && seen_us >= dog->limit_us)
+		if (since_us && seen_us >= dog->give_up_us)
+			give_up(dog, since_us, now_us);
+		else if (since_us && seen_us >= dog->limit_us)
 			on_stall(dog, since_us, now_us);
 	}
 	return NULL;
@@ -275,7 +294,7 @@ static void *watch(void *ctx)
 
 /* ---- making and freeing ---- */
 
-struct watchdog *watchdog_new(struct log *log, int64_t limit_us, int64_t log_every_us)
+struct watchdog *watchdog_new(struct log *log, int64_t limit_us, int64_t log_every_us, int64_t give_up_us)
 {
 	struct watchdog *dog = xcalloc(1, sizeof(*dog));
 	struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
@@ -286,6 +305,7 @@ struct watchdog *watchdog_new(struct log *log, int64_t limit_us, int64_t log_eve
 	dog->limit_us = limit_us;
 	dog->tick_us = limit_us / LOOKS_PER_LIMIT;
 	dog->log_every_us = log_every_us;
+	dog->give_up_us = give_up_us;
 	dog->watched = pthread_self();
 	/* The first call loads a library and allocates; those in the handler then do not. */
 	backtrace(dog->frames, FRAMES_MAX);

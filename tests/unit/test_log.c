@@ -514,6 +514,40 @@ static void a_reader_that_left_is_survived(void **state)
 	log_free(log_new(-1, LOG_INFO, LOG_LOGFMT));
 }
 
+/* Before the log ends: a process that ends without log_free loses no line. */
+static void a_flush_waits_until_all_is_written(void **state)
+{
+	FILE *file = tmpfile();
+	struct log *log = log_new(fileno(file), LOG_INFO, LOG_LOGFMT);
+	static char text[256 * 1024];
+
+	for (int i = 0; i < 150; i++)
+		write_numbered(log, "m", i);
+	log_flush(log, 60 * 1000);
+	rewind(file);
+	text[fread(text, 1, sizeof(text) - 1, file)] = '\0';
+	assert_int_equal(count_of(text, "\n"), 150);
+	log_flush(log, 60 * 1000); /* nothing to wait for */
+	log_free(log);
+	fclose(file);
+}
+
+static void a_flush_of_a_blocked_pipe_ends(void **state)
+{
+	struct pipe_end end;
+
+	pipe_open(&end);
+	struct log *log = log_new(end.write_fd, LOG_INFO, LOG_LOGFMT);
+	for (int i = 0; log_dropped(log) == 0; i++)
+		write_numbered(log, "m", i);
+	int64_t start_us = clock_now_us();
+	log_flush(log, 50);
+	assert_true(clock_now_us() - start_us >= 50 * US_PER_MS);
+	close(end.read_fd);
+	log_free(log);
+	close(end.write_fd);
+}
+
 struct writer {
 	struct log *log;
 	int id;
@@ -569,6 +603,7 @@ static void no_log_is_silent(void **state)
 {
 	log_info(NULL, "nobody hears", LOG_NUM("n", 1));
 	log_set(NULL, LOG_DEBUG, LOG_JSON);
+	log_flush(NULL, 1000);
 	assert_int_equal(log_dropped(NULL), 0);
 	log_free(NULL);
 }
@@ -592,6 +627,8 @@ int main(void)
 	    cmocka_unit_test(writes_end_with_a_line),
 	    cmocka_unit_test(freeing_a_blocked_log_ends),
 	    cmocka_unit_test(a_reader_that_left_is_survived),
+	    cmocka_unit_test(a_flush_waits_until_all_is_written),
+	    cmocka_unit_test(a_flush_of_a_blocked_pipe_ends),
 	    cmocka_unit_test(any_thread_may_log),
 	    cmocka_unit_test(no_log_is_silent),
 	};

@@ -12,12 +12,14 @@
 #include "watchdog.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define LIMIT_US (250 * US_PER_MS)
 #define EVERY_US (1000 * US_PER_S) /* once in a test */
+#define NEVER_US (1000 * US_PER_S)
 
 struct world {
 	FILE *file; /* what was logged */
@@ -112,7 +114,7 @@ static void a_stalled_turn_is_logged_with_its_stack_and_its_length(void **state)
 {
 	struct world *world = *state;
 
-	loop_guard(world->loop, LIMIT_US, EVERY_US);
+	loop_guard(world->loop, LIMIT_US, EVERY_US, NEVER_US);
 	run_turns(world, 1, 1500 * US_PER_MS);
 	assert_int_equal(world->metrics.loop_stalls, 1);
 	const char *text = logged(world);
@@ -137,7 +139,7 @@ static void ten_stalls_in_a_row_make_few_lines(void **state)
 {
 	struct world *world = *state;
 
-	loop_guard(world->loop, 20 * US_PER_MS, EVERY_US);
+	loop_guard(world->loop, 20 * US_PER_MS, EVERY_US, NEVER_US);
 	run_turns(world, 10, 700 * US_PER_MS);
 	assert_int_equal(world->metrics.loop_stalls, 10);
 	const char *text = logged(world);
@@ -149,7 +151,7 @@ static void those_not_logged_are_counted_in_the_next_line(void **state)
 {
 	struct world *world = *state;
 
-	loop_guard(world->loop, 20 * US_PER_MS, 2000 * US_PER_MS);
+	loop_guard(world->loop, 20 * US_PER_MS, 2000 * US_PER_MS, NEVER_US);
 	run_turns(world, 3, 500 * US_PER_MS);
 	run_turns(world, 1, 4000 * US_PER_MS); /* long enough for a line of its own */
 	assert_int_equal(world->metrics.loop_stalls, 4);
@@ -166,7 +168,7 @@ static void a_turn_that_does_not_end_is_logged_again(void **state)
 {
 	struct world *world = *state;
 
-	loop_guard(world->loop, 20 * US_PER_MS, 100 * US_PER_MS);
+	loop_guard(world->loop, 20 * US_PER_MS, 100 * US_PER_MS, NEVER_US);
 	run_turns(world, 1, 2500 * US_PER_MS);
 	assert_int_equal(world->metrics.loop_stalls, 1);
 	const char *text = logged(world);
@@ -182,7 +184,7 @@ static void a_loop_that_waits_is_left_alone(void **state)
 
 	/* Not even the lag timer: after a turn, one wait that is longer than the limit. */
 	struct loop *quiet = loop_new(NULL, world->log);
-	loop_guard(quiet, 20 * US_PER_MS, EVERY_US);
+	loop_guard(quiet, 20 * US_PER_MS, EVERY_US, NEVER_US);
 	loop_turn(quiet, 0);
 	while (clock_now_us() < end_us)
 		loop_turn(quiet, end_us - clock_now_us());
@@ -205,10 +207,89 @@ static void a_process_that_was_stopped_did_not_stall(void **state)
 	}
 	assert_true(child > 0);
 	/* Far under the limit but for the stop. */
-	loop_guard(world->loop, 1000 * US_PER_MS, EVERY_US);
+	loop_guard(world->loop, 1000 * US_PER_MS, EVERY_US, NEVER_US);
 	while (waitpid(child, NULL, WNOHANG) == 0)
 		run_turns(world, 1, 30 * US_PER_MS);
 	assert_int_equal(world->metrics.loop_stalls, 0);
+	assert_string_equal(logged(world), "");
+}
+
+/* In a process of its own, whose exit status is what is looked at. The log goes to fd. */
+static int ends_with(struct world *world, int fd, int64_t turn_us, int64_t give_up_us)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		/* Threads are not inherited: all is made here. */
+		world->log = log_new(fd, LOG_INFO, LOG_LOGFMT);
+		world->loop = loop_new(&world->metrics, world->log);
+		loop_guard(world->loop, 20 * US_PER_MS, EVERY_US, give_up_us);
+		run_turns(world, 1, turn_us);
+		_exit(42);
+	}
+	assert_true(child > 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static void a_turn_that_does_not_end_ends_the_process(void **state)
+{
+	struct world *world = *state;
+
+	assert_int_equal(ends_with(world, fileno(world->file), 120 * US_PER_S, 700 * US_PER_MS), 1);
+	const char *text = logged(world), *stack = strstr(text, "sleep_in_a_turn+0x"), *last = strstr(text, "msg=\"cannot go on\"");
+	/* Where it was, again, although the stall was said before. */
+	assert_int_equal(count(text, "the loop stands still"), 2);
+	assert_non_null(stack);
+	assert_non_null(last);
+	assert_non_null(strstr(last, "turn_ms="));
+}
+
+static void a_turn_that_ends_in_time_does_not(void **state)
+{
+	struct world *world = *state;
+
+	assert_int_equal(ends_with(world, fileno(world->file), 500 * US_PER_MS, 100 * US_PER_S), 42);
+}
+
+/* The pipe is full and nobody reads it. */
+static void a_log_that_nobody_reads_does_not_keep_the_process(void **state)
+{
+	struct world *world = *state;
+	char junk[4096] = "";
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(fcntl(fds[1], F_SETFL, O_NONBLOCK), 0);
+	while (write(fds[1], junk, sizeof(junk)) > 0)
+		;
+	assert_int_equal(fcntl(fds[1], F_SETFL, 0), 0);
+	assert_int_equal(ends_with(world, fds[1], 120 * US_PER_S, 300 * US_PER_MS), 1);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* The process is stopped in its turn for far longer than it may last, again and again. */
+static void a_process_that_was_stopped_does_not_end(void **state)
+{
+	struct world *world = *state;
+	pid_t self = getpid(), child = fork();
+
+	if (child == 0) {
+		for (int i = 0; i < 2; i++) {
+			usleep(200 * 1000);
+			kill(self, SIGSTOP);
+			usleep(2500 * 1000);
+			kill(self, SIGCONT);
+		}
+		_exit(0);
+	}
+	assert_true(child > 0);
+	loop_guard(world->loop, 1000 * US_PER_MS, EVERY_US, 2000 * US_PER_MS);
+	while (waitpid(child, NULL, WNOHANG) == 0)
+		run_turns(world, 1, 30 * US_PER_MS);
 	assert_string_equal(logged(world), "");
 }
 
@@ -224,7 +305,7 @@ static void system_calls_that_may_be_restarted_are(void **state)
 		usleep(500 * 1000);
 		_exit(write(fds[1], "x", 1) != 1);
 	}
-	struct watchdog *dog = watchdog_new(world->log, 20 * US_PER_MS, EVERY_US);
+	struct watchdog *dog = watchdog_new(world->log, 20 * US_PER_MS, EVERY_US, NEVER_US);
 	errno = 0;
 	watchdog_begin(dog, clock_now_us());
 	assert_int_equal(read(fds[0], &c, 1), 1); /* and not EINTR */
@@ -244,7 +325,7 @@ static void the_signal_from_elsewhere_does_nothing(void **state)
 	struct world *world = *state;
 	union sigval wild = {.sival_ptr = (void *)(uintptr_t)1};
 
-	loop_guard(world->loop, LIMIT_US, EVERY_US);
+	loop_guard(world->loop, LIMIT_US, EVERY_US, NEVER_US);
 	pid_t self = getpid(), child = fork();
 	if (child == 0)
 		_exit(kill(self, SIGRTMIN + 10) || sigqueue(self, SIGRTMIN + 10, wild));
@@ -266,6 +347,10 @@ int main(void)
 	    TEST(a_turn_that_does_not_end_is_logged_again),
 	    TEST(a_loop_that_waits_is_left_alone),
 	    TEST(a_process_that_was_stopped_did_not_stall),
+	    TEST(a_turn_that_does_not_end_ends_the_process),
+	    TEST(a_turn_that_ends_in_time_does_not),
+	    TEST(a_log_that_nobody_reads_does_not_keep_the_process),
+	    TEST(a_process_that_was_stopped_does_not_end),
 	    TEST(system_calls_that_may_be_restarted_are),
 	    TEST(the_signal_from_elsewhere_does_nothing),
 	};
