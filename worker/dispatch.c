@@ -449,15 +449,17 @@ size_t dispatch_bytes(const struct dispatcher *disp)
 	return disp->bytes;
 }
 
-int64_t dispatch_oldest_us(const struct dispatcher *disp)
+int64_t dispatch_oldest_us(const struct dispatcher *disp, const struct task **ret_task)
 {
 	const struct list *lists[] = {&disp->kept, &disp->sent, &disp->failed, &disp->stalled};
-	int64_t oldest_us = 0;
+	const struct dispatch *oldest = NULL;
 
 	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
 		const struct dispatch *dsp = LIST_ENTRY(list_first(lists[i]), const struct dispatch, node);
-		if (dsp && (!oldest_us || dsp->since_us < oldest_us))
-			oldest_us = dsp->since_us;
+		if (dsp && (!oldest || dsp->since_us < oldest->since_us))
+			oldest = dsp;
 	}
-	return oldest_us;
+	if (ret_task)
+		*ret_task = oldest ? oldest->task : NULL;
+	return oldest ? oldest->since_us : 0;
 }

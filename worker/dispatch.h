@@ -50,7 +50,7 @@ void dispatch_on_room(struct dispatcher *disp);
 
 /* Bytes of payloads held. */
 size_t dispatch_bytes(const struct dispatcher *disp);
-/* When the oldest unacknowledged record was first produced; 0 = none. */
-int64_t dispatch_oldest_us(const struct dispatcher *disp);
+/* When the oldest unacknowledged record was first produced; 0 = none. ret_task (may be NULL): whose it is, NULL = nobody's now. */
+int64_t dispatch_oldest_us(const struct dispatcher *disp, const struct task **ret_task);
 
 #endif

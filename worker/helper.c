@@ -22,6 +22,7 @@ struct helper {
 	pthread_cond_t ended; /* helper_free, helper_cancel: the thread or its job has ended */
 	struct queue asked, done;
 	struct helper_job *running;
+	uint64_t n_begun;
 	bool is_closing, is_ended;
 	bool is_abandoned; /* helper_free did not wait: the thread frees */
 };
@@ -88,6 +89,7 @@ static void *thread_main(void *ctx)
 		if (helper->is_closing)
 			break;
 		job = helper->running = queue_pop(&helper->asked);
+		helper->n_begun++;
 		pthread_mutex_unlock(&helper->lock);
 		job->run(job->ctx);
 		pthread_mutex_lock(&helper->lock);
@@ -202,6 +204,14 @@ bool helper_cancel(struct helper *helper, struct helper_job *job, int64_t wait_m
 		helper->n_pending--;
 	pthread_mutex_unlock(&helper->lock);
 	return !is_running;
+}
+
+uint64_t helper_running(struct helper *helper)
+{
+	pthread_mutex_lock(&helper->lock);
+	uint64_t number = helper->running ? helper->n_begun : 0;
+	pthread_mutex_unlock(&helper->lock);
+	return number;
 }
 
 size_t helper_pending(const struct helper *helper)

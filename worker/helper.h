@@ -24,6 +24,8 @@ void helper_submit(struct helper *helper, struct helper_job *job);
 /* Takes a job back, submitted or not: one not begun is not run, a running one is waited for, at most wait_ms. True: no done()
  * follows and the memory is its owner's again. False: it still runs. Not to be called from a run(). */
 bool helper_cancel(struct helper *helper, struct helper_job *job, int64_t wait_ms);
+/* Which job runs now: each has a number of its own. 0 = none. */
+uint64_t helper_running(struct helper *helper);
 /* Jobs submitted and not done. */
 size_t helper_pending(const struct helper *helper);
 

@@ -92,6 +92,7 @@ static void serve(struct kafka_in *in)
 {
 	int budget = EVENTS_PER_TURN;
 
+	in->polled_us = loop_now_us(in->loop);
 	if (!serve_queue(in, in->queue, "consumer", &budget) ||
 	    !serve_queue(in, in->close_queue, "consumer", &budget) ||
 	    !serve_queue(in, in->admin_queue, "admin", &budget))
@@ -225,7 +226,8 @@ int kafka_in_new(struct loop *loop, struct helper *helper, struct metrics *metri
 		kafka_in_free(in);
 		return err;
 	}
-	loop_timer_set(&in->tick, loop_now_us(loop));
+	in->polled_us = loop_now_us(loop);
+	loop_timer_set(&in->tick, in->polled_us);
 	*ret_in = in;
 	return 0;
 }
@@ -417,6 +419,11 @@ const char *kafka_in_state_detail(const struct kafka_in *in)
 bool kafka_in_is_member(const struct kafka_in *in)
 {
 	return in->is_member;
+}
+
+int64_t kafka_in_polled_us(const struct kafka_in *in)
+{
+	return in->polled_us;
 }
 
 /* ---- the end ---- */

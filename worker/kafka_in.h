@@ -85,6 +85,7 @@ void kafka_part_watermarks(const struct kafka_part *part, int64_t *ret_start, in
 bool kafka_part_is_at_stop(const struct kafka_part *part);
 
 enum kafka_state {
+	KAFKA_STATE_ASKING, /* the first probe has not come back */
 	KAFKA_STATE_OK,
 	KAFKA_STATE_NO_BROKER, /* none reachable: the last probe (each 2 s on the helper) failed */
 	KAFKA_STATE_NO_TOPIC,  /* a topic of jobs.topic, or results.topic, does not exist */
@@ -95,6 +96,8 @@ enum kafka_state kafka_in_state(const struct kafka_in *in);
 const char *kafka_in_state_detail(const struct kafka_in *in);
 /* Member of the group now (it may own no partition)? */
 bool kafka_in_is_member(const struct kafka_in *in);
+/* When the group's queue was last polled. */
+int64_t kafka_in_polled_us(const struct kafka_in *in);
 /* Leaves the group: on_revoke comes for what is still assigned, then on_closed. */
 void kafka_in_close(struct kafka_in *in, loop_fn on_closed, void *ctx);
 /* After on_closed, or at the cut. Destroys the handles on the helper, or leaves them to the exit. */

@@ -65,6 +65,7 @@ struct kafka_probe {
 	struct helper_job job;
 	struct loop_timer timer;
 	bool is_pending;
+	int64_t asked_us;
 	bool wants_refresh; /* a topic of ours appeared: the group should look at once */
 	uint64_t epoch;	    /* of the group when it was submitted */
 	/* Filled by run(): */
@@ -89,6 +90,7 @@ struct kafka_in {
 	rd_kafka_queue_t *queue, *admin_queue, *close_queue;
 	int fd;
 	struct loop_timer tick;
+	int64_t polled_us; /* the group's queue */
 	struct kafka_errors errors;
 
 	/* group */

@@ -65,6 +65,8 @@ size_t kafka_out_pending(const struct kafka_out *out);
 void kafka_out_purge(struct kafka_out *out);
 /* message.max.bytes in force: the most a record's key, value and headers together may take. */
 size_t kafka_out_record_max(const struct kafka_out *out);
+/* Exactly once: false while there is no producer whose transactional.id is settled with the broker. At least once: true. */
+bool kafka_out_is_ready(const struct kafka_out *out);
 /* Exactly once: takes nothing new but what joins. True when nothing is under way: commit now. False: ask again after the next
  * on_delivered, on_txn or on_room. */
 bool kafka_out_quiesce(struct kafka_out *out);

@@ -8,6 +8,7 @@
 
 #define PROBE_US (2 * US_PER_S)
 #define PROBE_TIMEOUT_MS 1500
+#define SILENCE_US (6 * US_PER_S)
 
 /* ---- on the helper ---- */
 
@@ -113,9 +114,19 @@ static void on_timer(void *ctx)
 	struct kafka_in *in = ctx;
 	struct kafka_probe *probe = &in->probe;
 
-	loop_timer_set(&probe->timer, loop_now_us(in->loop) + PROBE_US);
-	if (probe->is_pending)
+	int64_t now_us = loop_now_us(in->loop);
+
+	loop_timer_set(&probe->timer, now_us + PROBE_US);
+	if (probe->is_pending) {
+		/* The helper is in a call that does not come back: what was true before is not known any more. */
+		if (now_us - probe->asked_us > SILENCE_US) {
+			in->state = KAFKA_STATE_NO_BROKER;
+			snprintf(in->detail, sizeof(in->detail), "the Kafka client has not come back for %lld s",
+				 (long long)((now_us - probe->asked_us) / US_PER_S));
+		}
 		return;
+	}
+	probe->asked_us = now_us;
 	probe->is_pending = true;
 	probe->epoch = in->epoch;
 	helper_submit(in->helper, &probe->job);
@@ -142,8 +153,8 @@ int kafka_probe_init(struct kafka_in *in, char **ret_error)
 	add_topic(in, in->opts->results_topic);
 	loop_timer_init(in->loop, &in->probe.timer, on_timer, in);
 	in->probe.job = (struct helper_job){.run = run, .done = done, .ctx = in};
-	in->state = KAFKA_STATE_NO_BROKER;
-	snprintf(in->detail, sizeof(in->detail), "no answer yet");
+	in->state = KAFKA_STATE_ASKING;
+	snprintf(in->detail, sizeof(in->detail), "not asked yet");
 	if (!in->n_job_topics) {
 		*ret_error = xstrdup("jobs.topic is empty: name at least one topic");
 		return -ERR_INVALID;

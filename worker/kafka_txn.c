@@ -262,6 +262,11 @@ bool txn_done(struct kafka_out *out, int64_t wait_ms)
 
 /* ---- the owner's side ---- */
 
+bool kafka_out_is_ready(const struct kafka_out *out)
+{
+	return out->txn.state != TXN_INIT && out->txn.state != TXN_BROKEN;
+}
+
 bool kafka_out_quiesce(struct kafka_out *out)
 {
 	struct txn *txn = &out->txn;

@@ -50,6 +50,8 @@ struct worker {
 	struct loop_timer second;    /* once a second: membership, health log */
 	int64_t not_member_since_us; /* 0 = is a member */
 	enum health_cause cause;     /* as last logged */
+	int64_t unhealthy_since_us;  /* while cause is not HEALTH_OK */
+	struct health_patience patience;
 	struct netguard *old_guard;  /* replaced by a reload: freed with the worker, transfers may still look at it */
 	struct tls_reload *tls;
 };
@@ -261,11 +263,30 @@ static void on_room(void *ctx)
 
 /* ---- health ---- */
 
-static enum health_cause health_now(struct worker *worker)
+static struct health_facts facts_now(const struct worker *worker)
 {
-	struct health_facts facts = report_facts(&worker->pl, worker->phase != PHASE_RUNNING, worker->not_member_since_us);
+	return report_facts(&worker->pl, worker->phase != PHASE_RUNNING, worker->not_member_since_us);
+}
 
-	return health_judge(&facts);
+/* Once for each cause, and once when all is well. */
+static void log_health(struct worker *worker, const struct health_facts *facts)
+{
+	enum health_cause cause = health_judge(facts);
+	int64_t now_us = loop_now_us(worker->loop);
+	char detail[512];
+
+	if (cause == worker->cause)
+		return;
+	if (cause == HEALTH_OK) {
+		log_info(worker->log, "healthy again", LOG_STR("was", health_name(worker->cause)),
+			 LOG_NUM("unhealthy_ms", (now_us - worker->unhealthy_since_us) / US_PER_MS));
+	} else {
+		health_explain(facts, cause, detail, sizeof(detail));
+		log_warn(worker->log, "unhealthy", LOG_STR("cause", health_name(cause)), LOG_STR("detail", detail));
+	}
+	if (worker->cause == HEALTH_OK)
+		worker->unhealthy_since_us = now_us;
+	worker->cause = cause;
 }
 
 static void on_second(void *ctx)
@@ -273,26 +294,25 @@ static void on_second(void *ctx)
 	struct worker *worker = ctx;
 	int64_t now_us = loop_now_us(worker->loop);
 
+	if (worker->phase == PHASE_STOPPED)
+		return;
 	if (kafka_in_is_member(worker->pl.in))
 		worker->not_member_since_us = 0;
 	else if (!worker->not_member_since_us)
 		worker->not_member_since_us = now_us;
-	enum health_cause cause = health_now(worker);
-	if (cause != worker->cause) {
-		if (cause == HEALTH_OK)
-			log_info(worker->log, "healthy again", LOG_STR("was", health_name(worker->cause)));
-		else
-			log_warn(worker->log, "unhealthy", LOG_STR("cause", health_name(cause)),
-				 LOG_STR("detail", kafka_in_state_detail(worker->pl.in)));
-		worker->cause = cause;
-	}
+	struct health_facts facts = facts_now(worker);
+	log_health(worker, &facts);
+	const char *why = health_is_hopeless(&worker->patience, &facts, now_us);
+	if (why)
+		on_fatal(worker, -ERR_KAFKA, why);
 	loop_timer_set(&worker->second, now_us + US_PER_S);
 }
 
-static int answer_health(struct worker *worker, enum health_cause cause, struct buf *out)
+static int answer_health(const struct health_facts *facts, enum health_cause cause, struct buf *out)
 {
-	const char *detail = cause == HEALTH_NO_BROKER || cause == HEALTH_NO_TOPIC ? kafka_in_state_detail(worker->pl.in) : "";
+	char detail[512];
 
+	health_explain(facts, cause, detail, sizeof(detail));
 	if (buf_printf(out, "%s%s%s\n", health_name(cause), *detail ? ": " : "", detail))
 		return 500;
 	return cause == HEALTH_OK ? 200 : 503;
@@ -301,7 +321,7 @@ static int answer_health(struct worker *worker, enum health_cause cause, struct 
 static int on_request(void *ctx, const char *path, struct buf *out, const char **ret_type)
 {
 	struct worker *worker = ctx;
-	struct health_facts facts = report_facts(&worker->pl, worker->phase != PHASE_RUNNING, worker->not_member_since_us);
+	struct health_facts facts = facts_now(worker);
 	enum health_cause cause = health_judge(&facts);
 
 	*ret_type = "text/plain; charset=utf-8";
@@ -310,11 +330,11 @@ static int on_request(void *ctx, const char *path, struct buf *out, const char *
 		return report_metrics(&worker->pl, out, cause == HEALTH_OK) ? 500 : 200;
 	}
 	if (strcmp(path, "/livez") == 0)
-		return answer_health(worker, HEALTH_OK, out); /* a loop that stands still does not answer at all */
+		return answer_health(&facts, HEALTH_OK, out); /* a loop that stands still does not answer at all */
 	if (strcmp(path, "/readyz") == 0)
-		return answer_health(worker, health_ready(&facts), out);
+		return answer_health(&facts, health_ready(&facts), out);
 	if (strcmp(path, "/healthz") == 0)
-		return answer_health(worker, cause, out);
+		return answer_health(&facts, cause, out);
 	if (strcmp(path, "/status") == 0) {
 		*ret_type = "application/json";
 		return report_status(&worker->pl, out, cause) ? 500 : 200;

@@ -11,12 +11,23 @@ static int64_t age_ms(int64_t now_us, int64_t since_us)
 	return since_us ? (now_us - since_us) / US_PER_MS : 0;
 }
 
-/* The lowest open job counts from its first turn: waiting never does. */
+/* The lowest open job; NULL = none. */
+static const struct task *head(const struct partition *part)
+{
+	return LIST_ENTRY(list_first(&part->open), const struct task, open_node);
+}
+
+/* It counts from its first turn: waiting never does. */
 static int64_t head_age_ms(const struct partition *part, int64_t now_us)
 {
-	const struct task *task = LIST_ENTRY(list_first(&part->open), const struct task, open_node);
+	return head(part) ? age_ms(now_us, head(part)->first_turn_us) : 0;
+}
 
-	return task ? age_ms(now_us, task->first_turn_us) : 0;
+static struct health_place place_of(const struct task *task)
+{
+	if (!task)
+		return (struct health_place){0};
+	return (struct health_place){task->rec.topic, task->rec.partition, task->rec.offset};
 }
 
 static int64_t backlog(const struct partition *part)
@@ -32,21 +43,34 @@ static int64_t backlog(const struct partition *part)
 
 struct health_facts report_facts(const struct pipeline *pl, bool is_draining, int64_t not_member_since_us)
 {
+	const struct task *oldest;
+	int64_t oldest_us = dispatch_oldest_us(pl->dispatcher, &oldest);
 	int64_t now_us = loop_now_us(pl->loop);
 	enum kafka_state state = kafka_in_state(pl->in);
 	struct health_facts facts = {
-		.has_broker = state != KAFKA_STATE_NO_BROKER,
+		.is_asking = state == KAFKA_STATE_ASKING,
+		.has_broker = state != KAFKA_STATE_NO_BROKER && state != KAFKA_STATE_ASKING,
 		.has_topics = state != KAFKA_STATE_NO_TOPIC,
 		.is_member = kafka_in_is_member(pl->in),
 		.is_draining = is_draining,
+		.state_detail = kafka_in_state_detail(pl->in),
 		.not_member_ms = age_ms(now_us, not_member_since_us),
-		.oldest_undelivered_ms = age_ms(now_us, dispatch_oldest_us(pl->dispatcher)),
+		.oldest_undelivered_ms = age_ms(now_us, oldest_us),
+		.undelivered = (int64_t)pl->tasks.in[TASK_DELIVERING].len,
+		.oldest = place_of(oldest),
 		.job_deadline_ms = pl->opts->job_deadline,
 		.loop_lag_ms = loop_lag_us(pl->loop) / US_PER_MS,
+		.since_poll_ms = age_ms(now_us, kafka_in_polled_us(pl->in)),
+		.has_producer = kafka_out_is_ready(pl->out),
+		.helper_job = helper_running(pl->helper),
 	};
 
-	LIST_EACH(&pl->partitions, part, struct partition, node)
-		facts.head_job_age_ms = MAX(facts.head_job_age_ms, head_age_ms(part, now_us));
+	LIST_EACH(&pl->partitions, part, struct partition, node) {
+		if (head_age_ms(part, now_us) <= facts.head_job_age_ms)
+			continue;
+		facts.head_job_age_ms = head_age_ms(part, now_us);
+		facts.head = place_of(head(part));
+	}
 	return facts;
 }
 
@@ -64,7 +88,7 @@ static void fill_gauges(struct pipeline *pl, bool is_healthy)
 	metrics->hosts = (int64_t)hosts_count(pl->admit.hosts);
 	metrics->partitions = (int64_t)pl->partitions.len;
 	metrics->prefetch_max_bytes = metrics->partitions * PREFETCH_BYTES_PER_PARTITION;
-	metrics->oldest_undelivered_ms = age_ms(loop_now_us(pl->loop), dispatch_oldest_us(pl->dispatcher));
+	metrics->oldest_undelivered_ms = age_ms(loop_now_us(pl->loop), dispatch_oldest_us(pl->dispatcher, NULL));
 	metrics->healthy = is_healthy;
 	metrics->log_dropped = pl->log ? log_dropped(pl->log) : 0;
 }

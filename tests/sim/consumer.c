@@ -521,6 +521,11 @@ const char *kafka_in_state_detail(const struct kafka_in *in)
 	return "";
 }
 
+int64_t kafka_in_polled_us(const struct kafka_in *in)
+{
+	return world.now_us;
+}
+
 bool kafka_in_is_member(const struct kafka_in *in)
 {
 	return in->is_member;

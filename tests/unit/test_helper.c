@@ -125,6 +125,32 @@ static void on_run_blocked(void *ctx)
 	sem_wait(go_on);
 }
 
+static void each_job_that_runs_has_a_number_of_its_own(void **state)
+{
+	struct fixture *fix = *state;
+	sem_t begun, go_on;
+	struct work work = {.fix = fix, .begun = &begun, .go_on = &go_on};
+	uint64_t numbers[2];
+
+	sem_init(&begun, 0, 0);
+	sem_init(&go_on, 0, 0);
+	work.job = (struct helper_job){.run = on_run_blocked, .ctx = &work};
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(helper_running(fix->helper), 0);
+		helper_submit(fix->helper, &work.job); /* the same memory */
+		sem_wait(&begun);
+		numbers[i] = helper_running(fix->helper);
+		assert_int_not_equal(numbers[i], 0);
+		assert_int_equal(helper_running(fix->helper), numbers[i]);
+		sem_post(&go_on);
+		while (helper_pending(fix->helper) > 0)
+			loop_turn(fix->loop, LONG_MS * US_PER_MS);
+	}
+	assert_int_not_equal(numbers[0], numbers[1]);
+	sem_destroy(&begun);
+	sem_destroy(&go_on);
+}
+
 static void free_waits_for_the_running_job_and_leaves_the_rest(void **state)
 {
 	struct fixture *fix = *state;
@@ -224,6 +250,7 @@ int main(void)
 	    TEST(jobs_run_one_at_a_time_in_order),
 	    TEST(a_done_may_submit_its_job_again),
 	    TEST(done_may_be_null),
+	    TEST(each_job_that_runs_has_a_number_of_its_own),
 	    TEST(free_waits_for_the_running_job_and_leaves_the_rest),
 	    TEST(free_gives_up_a_job_that_does_not_end),
 	    TEST(a_job_may_be_taken_back),

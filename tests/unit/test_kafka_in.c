@@ -283,7 +283,7 @@ static void an_absent_broker_is_said(void **state)
 	struct cast *cast = *state;
 	const struct kafka_in *in = cast->lost->in;
 
-	assert_int_equal(kafka_in_state(in), KAFKA_STATE_NO_BROKER); /* also before anything is known */
+	assert_int_equal(kafka_in_state(in), KAFKA_STATE_ASKING);
 	WAIT_FOR(cast->world, strstr(kafka_in_state_detail(in), "127.0.0.1:1"));
 	assert_non_null(strstr(kafka_in_state_detail(in), "Connection refused"));
 	assert_int_equal(kafka_in_state(in), KAFKA_STATE_NO_BROKER);
