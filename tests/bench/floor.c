@@ -1,11 +1,13 @@
-/* floor - what the libraries alone cost: Kafka -> one curl multi on libevent -> Kafka, without parsing, limits or safety.
+/* floor - what the libraries alone cost: Kafka -> curl multis on libevent -> Kafka, without parsing, limits or safety.
  *
- *   floor BROKERS GROUP JOBS_TOPIC RESULTS_TOPIC COUNT INFLIGHT
+ *   floor [--lanes N] [--ca FILE] BROKERS GROUP JOBS_TOPIC RESULTS_TOPIC COUNT INFLIGHT
  *
- * Fetches COUNT bare-URL jobs, INFLIGHT at once, produces each body, waits for the deliveries and commits. Prints
- * `jobs=N cpu_us=N wall_us=N` (CPU of this process from the first job to the last delivery). A yardstick for tests: never a worker. */
+ * Fetches COUNT bare-URL jobs, INFLIGHT at once, produces each body under its job's key, waits for the deliveries and commits. With N
+ * lanes (1) the transfers are spread over N multis as the daemon spreads them. Prints `jobs=N cpu_us=N wall_us=N` (CPU of this process
+ * from the first job to the last delivery). A yardstick for tests: never a worker. */
 #include <curl/curl.h>
 #include <event2/event.h>
+#include <getopt.h>
 #include <librdkafka/rdkafka.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,16 +16,30 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#define LANES_MAX 256
+#define LANE_SHARE 128	  /* transfers of one host before it takes another lane */
+#define HOSTS (1u << 16) /* hosts are told apart by this many hash values */
+
+struct lane {
+	CURLM *multi;
+	struct event *timer;
+};
+
 struct transfer {
 	CURL *easy;
+	unsigned host;
+	char *key;
+	size_t key_len;
 	char *body;
 	size_t len, cap;
 	struct transfer *next;
 };
 
 static struct event_base *base;
-static struct event *timer;
-static CURLM *multi;
+static struct lane lanes[LANES_MAX];
+static int n_lanes = 1;
+static unsigned under_way[HOSTS];
+static const char *ca;
 static rd_kafka_t *consumer, *producer;
 static rd_kafka_topic_t *results;
 static struct transfer *idle;
@@ -74,20 +90,22 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *msg, void *opaqu
 	delivered++;
 }
 
-static void collect(void)
+static void collect(struct lane *lane)
 {
 	int left;
 
-	for (CURLMsg *msg; (msg = curl_multi_info_read(multi, &left));) {
+	for (CURLMsg *msg; (msg = curl_multi_info_read(lane->multi, &left));) {
 		struct transfer *transfer;
 		CURL *easy = msg->easy_handle;
 		if (msg->data.result != CURLE_OK)
 			die("fetch", curl_easy_strerror(msg->data.result));
 		curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
-		curl_multi_remove_handle(multi, easy);
-		if (rd_kafka_produce(results, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_FREE, transfer->body, transfer->len, NULL, 0, NULL))
+		curl_multi_remove_handle(lane->multi, easy);
+		if (rd_kafka_produce(results, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_FREE, transfer->body, transfer->len, transfer->key,
+				     transfer->key_len, NULL))
 			die("produce", rd_kafka_err2str(rd_kafka_last_error()));
 		transfer->body = NULL;
+		under_way[transfer->host]--;
 		transfer->next = idle;
 		idle = transfer;
 		fetched++;
@@ -96,53 +114,72 @@ static void collect(void)
 
 static void on_socket(evutil_socket_t fd, short what, void *ctx)
 {
+	struct lane *lane = ctx;
 	int running, mask = (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0);
 
-	(void)ctx;
-	curl_multi_socket_action(multi, fd, mask, &running);
-	collect();
+	curl_multi_socket_action(lane->multi, fd, mask, &running);
+	collect(lane);
 }
 
 static void on_timeout(evutil_socket_t fd, short what, void *ctx)
 {
+	struct lane *lane = ctx;
 	int running;
 
 	(void)fd;
 	(void)what;
-	(void)ctx;
-	curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
-	collect();
+	curl_multi_socket_action(lane->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	collect(lane);
 }
 
 static int socket_cb(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket)
 {
 	struct event *event = socket;
+	struct lane *lane = ctx;
 
 	(void)easy;
-	(void)ctx;
 	if (event)
 		event_free(event);
 	event = NULL;
 	if (what != CURL_POLL_REMOVE) {
 		event = event_new(base, fd,
-				  (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0) | EV_PERSIST, on_socket, NULL);
+				  (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0) | EV_PERSIST, on_socket, lane);
 		event_add(event, NULL);
 	}
-	curl_multi_assign(multi, fd, event);
+	curl_multi_assign(lane->multi, fd, event);
 	return 0;
 }
 
 static int timer_cb(CURLM *m, long ms, void *ctx)
 {
 	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
+	struct lane *lane = ctx;
 
 	(void)m;
-	(void)ctx;
 	if (ms < 0)
-		evtimer_del(timer);
+		evtimer_del(lane->timer);
 	else
-		evtimer_add(timer, &tv);
+		evtimer_add(lane->timer, &tv);
 	return 0;
+}
+
+/* FNV-1a of scheme, host and port. */
+static unsigned host_of(const char *url)
+{
+	const char *p = strstr(url, "://");
+	unsigned hash = 2166136261u;
+
+	for (p = p ? p + 3 : url; *p && *p != '/'; p++)
+		hash = (hash ^ (unsigned char)*p) * 16777619u;
+	return hash % HOSTS;
+}
+
+static void take_key(struct transfer *transfer, const rd_kafka_message_t *msg)
+{
+	transfer->key = realloc(transfer->key, msg->key_len + 1);
+	if (msg->key_len)
+		memcpy(transfer->key, msg->key, msg->key_len);
+	transfer->key_len = msg->key_len;
 }
 
 static void start(const rd_kafka_message_t *msg)
@@ -153,6 +190,9 @@ static void start(const rd_kafka_message_t *msg)
 	idle = transfer->next;
 	transfer->len = transfer->cap = 0;
 	snprintf(url, sizeof(url), "%.*s", (int)msg->len, (const char *)msg->payload);
+	take_key(transfer, msg);
+	transfer->host = host_of(url);
+	struct lane *lane = &lanes[(transfer->host + under_way[transfer->host]++ / LANE_SHARE) % (unsigned)n_lanes];
 	curl_easy_reset(transfer->easy);
 	curl_easy_setopt(transfer->easy, CURLOPT_URL, url);
 	curl_easy_setopt(transfer->easy, CURLOPT_PRIVATE, transfer);
@@ -160,7 +200,11 @@ static void start(const rd_kafka_message_t *msg)
 	curl_easy_setopt(transfer->easy, CURLOPT_WRITEDATA, transfer);
 	curl_easy_setopt(transfer->easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(transfer->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-	curl_multi_add_handle(multi, transfer->easy);
+	if (ca) {
+		curl_easy_setopt(transfer->easy, CURLOPT_CAINFO, ca);
+		curl_easy_setopt(transfer->easy, CURLOPT_CAPATH, NULL);
+	}
+	curl_multi_add_handle(lane->multi, transfer->easy);
 	started++;
 }
 
@@ -188,23 +232,31 @@ static rd_kafka_t *make(rd_kafka_type_t type, const char *brokers, const char *g
 	return rk;
 }
 
+static void make_lane(struct lane *lane, int inflight)
+{
+	lane->multi = curl_multi_init();
+	lane->timer = evtimer_new(base, on_timeout, lane);
+	curl_multi_setopt(lane->multi, CURLMOPT_SOCKETFUNCTION, socket_cb);
+	curl_multi_setopt(lane->multi, CURLMOPT_SOCKETDATA, lane);
+	curl_multi_setopt(lane->multi, CURLMOPT_TIMERFUNCTION, timer_cb);
+	curl_multi_setopt(lane->multi, CURLMOPT_TIMERDATA, lane);
+	curl_multi_setopt(lane->multi, CURLMOPT_MAXCONNECTS, (long)inflight * 2);
+}
+
 static void set_up(char **argv, int inflight)
 {
 	rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(1);
 
-	consumer = make(RD_KAFKA_CONSUMER, argv[1], argv[2]);
-	producer = make(RD_KAFKA_PRODUCER, argv[1], NULL);
-	results = rd_kafka_topic_new(producer, argv[4], NULL);
+	consumer = make(RD_KAFKA_CONSUMER, argv[0], argv[1]);
+	producer = make(RD_KAFKA_PRODUCER, argv[0], NULL);
+	results = rd_kafka_topic_new(producer, argv[3], NULL);
 	rd_kafka_poll_set_consumer(consumer);
-	rd_kafka_topic_partition_list_add(topics, argv[3], RD_KAFKA_PARTITION_UA);
+	rd_kafka_topic_partition_list_add(topics, argv[2], RD_KAFKA_PARTITION_UA);
 	rd_kafka_subscribe(consumer, topics);
 	rd_kafka_topic_partition_list_destroy(topics);
 	base = event_base_new();
-	multi = curl_multi_init();
-	timer = evtimer_new(base, on_timeout, NULL);
-	curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, socket_cb);
-	curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, timer_cb);
-	curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)inflight * 2);
+	for (int i = 0; i < n_lanes; i++)
+		make_lane(&lanes[i], inflight);
 	for (int i = 0; i < inflight; i++) {
 		struct transfer *transfer = calloc(1, sizeof(*transfer));
 		transfer->easy = curl_easy_init();
@@ -213,15 +265,30 @@ static void set_up(char **argv, int inflight)
 	}
 }
 
+/* The options are eaten; what is left are the six arguments. */
+static char **parse(int argc, char **argv)
+{
+	static const struct option options[] = {{"lanes", required_argument, NULL, 'l'}, {"ca", required_argument, NULL, 'c'}, {0}};
+
+	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+		if (c == 'l')
+			n_lanes = atoi(optarg);
+		else if (c == 'c')
+			ca = optarg;
+	}
+	if (argc - optind != 6 || n_lanes < 1 || n_lanes > LANES_MAX)
+		die("usage", "floor [--lanes N] [--ca FILE] BROKERS GROUP JOBS RESULTS COUNT INFLIGHT");
+	return argv + optind;
+}
+
 int main(int argc, char **argv)
 {
 	rd_kafka_message_t *batch[256];
 	long cpu0 = 0, wall0 = 0;
 
-	if (argc != 7)
-		die("usage", "floor BROKERS GROUP JOBS RESULTS COUNT INFLIGHT");
-	wanted = atol(argv[5]);
-	int inflight = atoi(argv[6]);
+	argv = parse(argc, argv);
+	wanted = atol(argv[4]);
+	int inflight = atoi(argv[5]);
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 	set_up(argv, inflight);
 	rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(consumer);

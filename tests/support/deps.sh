@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # deps.sh - the Debian and Ubuntu packages that building, testing and a real Kafka broker need. Sourced by ./check and ./quickstart.
 #
-#   deps_need build|test|kafka...   installs what is missing (as root), or says what is missing and exits 2
+#   deps_need build|test|kafka|bench...   installs what is missing (as root), or says what is missing and exits 2
 #
 # Nothing else is asked of the machine: it works on a minimal installation of Debian 12 and 13.
 
@@ -37,6 +37,7 @@ deps_list() {
             clang ${clang:+libclang-rt-$clang-dev} graphviz kcat
         ;;
     kafka) echo "$(deps_jre)" maven ca-certificates curl python3 ;;
+    bench) echo wrk ;;
     *)
         echo "deps_need: unknown purpose: $1" >&2
         return 2

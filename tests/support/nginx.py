@@ -28,10 +28,12 @@ http {{
     uwsgi_temp_path {dir}/tmp;
     scgi_temp_path {dir}/tmp;
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        {listen}
         root {dir}/html;
         location = /ok {{ return 200 "ok\\n"; }}
         location = /1k {{ return 200 "{body_1k}"; }}
+        location = /1k/delay/100 {{ echo_sleep 0.1; echo "{body_1k}"; }}
+        location = /1k/delay/1000 {{ echo_sleep 1; echo "{body_1k}"; }}
         location = /64k {{ }}
         location = /delay/100 {{ echo_sleep 0.1; echo ok; }}
         location = /delay/1000 {{ echo_sleep 1; echo ok; }}
@@ -51,23 +53,41 @@ def echo_module():
 
 
 class Nginx:
-    """nginx in the directory `dir`; access_log=True writes access.log there."""
+    """nginx in the directory `dir`; access_log=True writes access.log there, any_host=True answers on all of 127.0.0.0/8, and
+    certificate, a file with key and certificate, adds a port with TLS."""
 
-    def __init__(self, dir, access_log=False):
+    def __init__(self, dir, access_log=False, any_host=False, certificate=None):
         self.dir = Path(dir)
         self.access_log = self.dir / "access.log" if access_log else "off"
+        self.any_host = any_host
+        self.certificate = certificate
         self.port = proc.free_port()
+        self.tls_port = proc.free_port() if certificate else None
         self.process = None
 
     @property
     def url(self):
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def tls_url(self):
+        return f"https://127.0.0.1:{self.tls_port}"
+
+    def _listen(self):
+        address = "0.0.0.0" if self.any_host else "127.0.0.1"
+        lines = [f"listen {address}:{self.port} backlog=4096;"]
+        if self.any_host:
+            lines += ["allow 127.0.0.0/8;", "deny all;"]
+        if self.certificate:
+            lines += [f"listen {address}:{self.tls_port} ssl backlog=4096;", f"ssl_certificate {self.certificate};",
+                      f"ssl_certificate_key {self.certificate};"]
+        return " ".join(lines)
+
     def start(self):
         (self.dir / "html").mkdir(parents=True, exist_ok=True)
         (self.dir / "tmp").mkdir(exist_ok=True)
         (self.dir / "html" / "64k").write_bytes(b"y" * 65536)
-        config = CONFIG.format(echo_module=echo_module(), dir=self.dir, access_log=self.access_log, port=self.port,
+        config = CONFIG.format(echo_module=echo_module(), dir=self.dir, access_log=self.access_log, listen=self._listen(),
                                body_1k="x" * 1024)
         (self.dir / "nginx.conf").write_text(config)
         # /usr/sbin is not on everybody's PATH.

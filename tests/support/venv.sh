@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes the tests' Python environment once per requirements.txt and Python, in a cache outside the tree, and prints its directory.
+# venv.sh [REQUIREMENTS]: makes a Python environment (the tests', when no file is named) once per requirements and Python, in a
+# cache outside the tree, and prints its directory.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-requirements=$here/../requirements.txt
+requirements=${1:-$here/../requirements.txt}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/gatherd
 key=$({ cat "$requirements"; python3 -VV; } | sha256sum | cut -c1-12)
 dest=$cache/venv-$key
