@@ -106,7 +106,8 @@ def run_or_miss(argv, what, **more):
     """A build step; its last lines are the reason when it fails."""
     done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
     if done.returncode:
-        raise Missing(f"{what}: " + " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])[-300:])
+        lines = (done.stderr + done.stdout).strip().splitlines() or ["it failed"]
+        raise Missing(f"{what}: " + next((line for line in lines if "error" in line.lower()), lines[-1])[:300])
     return done.stdout
 
 
