@@ -197,6 +197,12 @@ static void on_described(struct kafka_out *out, rd_kafka_event_t *ev)
 	}
 }
 
+/* The limit that we know may not be the one in force. */
+static void describe_soon(struct kafka_out *out)
+{
+	out->describe_at_us = MIN(out->describe_at_us, loop_now_us(out->loop) + (out->topic_max ? US_PER_S : 0));
+}
+
 size_t kafka_out_record_max(const struct kafka_out *out)
 {
 	size_t max = out->message_max;
@@ -281,9 +287,11 @@ int kafka_out_produce(struct kafka_out *out, struct delivery *dlv)
 		return -ERR_KAFKA;
 	if (record_bytes(dlv) + FRAMING_BYTES > out->message_max)
 		return -ERR_KAFKA_TOO_LARGE;
-	/* A refusal would cost the whole transaction. */
-	if (is_txn && dlv->topic == KAFKA_RESULTS && record_bytes(dlv) > kafka_out_record_max(out))
+	/* A refusal would cost the whole transaction. The limit may be gone by now, which only a question can tell. */
+	if (is_txn && dlv->topic == KAFKA_RESULTS && record_bytes(dlv) > kafka_out_record_max(out)) {
+		describe_soon(out);
 		return -ERR_KAFKA_TOO_LARGE;
+	}
 	int err = is_txn && (!prod || !txn_admits(out, dlv)) ? -ERR_FULL : produce_on(prod, dlv);
 	if (is_txn && err == -ERR_KAFKA) {
 		kafka_out_abort(out);
@@ -294,12 +302,6 @@ int kafka_out_produce(struct kafka_out *out, struct delivery *dlv)
 }
 
 /* ---- deliveries ---- */
-
-/* The limit that we know is not the one in force. */
-static void describe_soon(struct kafka_out *out)
-{
-	out->describe_at_us = MIN(out->describe_at_us, loop_now_us(out->loop) + (out->topic_max ? US_PER_S : 0));
-}
 
 /* Is it tried once more by itself? */
 static bool produce_lone(struct kafka_out *out, struct delivery *dlv)

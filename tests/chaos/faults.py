@@ -20,8 +20,8 @@ HEARTBEAT_S = 1
 # A process that lost its partitions unknowingly hears of it by then: from the answer to one heartbeat.
 ZOMBIE_S = HEARTBEAT_S + 2
 BROKER_START_S = 90
-# What each may take, from its since_ms on. Of a kill: until the others have done what it had under way.
-RECOVERS_S = {"sigkill": SESSION_S + 5, "broker_kill": 10}
+# What each may take, from its since_ms on, in both delivery modes.
+RECOVERS_S = {"broker_kill": 10}
 STUCK_S = 60  # any other
 PULSE_S, STALL_S = 0.25, 1.5
 STALL = "the machine stood still"
@@ -39,10 +39,14 @@ class Fault:
     wait_s: float  # of load before it
     params: dict
     since_ms: float = None
+    overlaps: bool = False  # the next one does not wait until this one is over
+    dead: str = None  # whom it killed
+    note: str = None  # what came of it, if that is not known beforehand
     risks: list = field(default_factory=list)
 
     def __str__(self):
-        return f"{self.number} {self.kind} of {self.slot}" + "".join(f" {k}={v}" for k, v in self.params.items())
+        return (f"{self.number} {self.kind} of {self.slot}" + "".join(f" {k}={v}" for k, v in self.params.items())
+                + (" (overlaps)" if self.overlaps else ""))
 
     def risk(self, kind, instance, at_ms, until_ms=None):
         self.risks.append(Risk(str(self), kind, instance, at_ms, until_ms))
@@ -83,7 +87,7 @@ class Pulse:
 
 def sigterm(world, f):
     """SIGTERM in the midst of its work, and a new process in its place."""
-    world.leave(f.slot)
+    world.leave_for(f.slot)
     yield f.params["down_s"]
     f.since_ms = now_ms()
     world.start(f.slot)
@@ -111,23 +115,23 @@ def flap(world, f):
 # --- hard ---
 
 def sigkill(world, f):
-    name = world.kill(f.slot)
+    f.dead = world.kill(f.slot)
     f.since_ms = now_ms()
-    f.risk("before", name, f.since_ms)
+    f.risk("before", f.dead, f.since_ms)
     yield f.params["down_s"]
     world.start(f.slot)
 
 
 def sigstop(world, f):
-    """Frozen for longer than its session: the others take its partitions, and it wakes not knowing."""
+    """Frozen for two sessions: the others take its partitions, and it wakes not knowing."""
     worker = world.workers[f.slot]
     worker.signal(signal.SIGSTOP)
     f.since_ms = now_ms()
-    f.risk("before", worker.name, f.since_ms)
+    f.risk("before", world.instance(worker), f.since_ms)
     yield f.params["for_s"]
     woken_ms = now_ms()
     worker.signal(signal.SIGCONT)
-    f.risk("after", worker.name, woken_ms, woken_ms + ZOMBIE_S * 1000)
+    f.risk("after", world.instance(worker), woken_ms, woken_ms + ZOMBIE_S * 1000)
 
 
 def broker_kill(world, f):
@@ -148,7 +152,7 @@ def broker_kill(world, f):
 
 def cut(world, f):
     """No network between one worker and the broker."""
-    name, link = world.workers[f.slot].name, world.links[f.slot]
+    name, link = world.instance(world.workers[f.slot]), world.links[f.slot]
     cut_ms = now_ms()
     link.hold() if f.params["how"] == "hold" else link.reset()
     yield f.params["for_s"]
@@ -177,7 +181,7 @@ def refuse(world, f):
 
 def log_pipe_full(world, f):
     """A worker whose log goes to a pipe that nobody reads, from now on."""
-    world.leave(f.slot)
+    world.leave_for(f.slot)
     yield 0.2
     f.since_ms = now_ms()
     world.start(f.slot, log_pipe=True)
@@ -204,7 +208,7 @@ KINDS = {
     "join_leave": Kind(join_leave, {"stay_s": between(1, 3)}, "x", True, 6),
     "flap": Kind(flap, {"stay_s": between(0.1, 1)}, ["x and y"], True, 5),
     "sigkill": Kind(sigkill, {"down_s": one_of(0.2, 2, SESSION_S + 1)}, SLOTS, False, 10),
-    "sigstop": Kind(sigstop, {"for_s": between(SESSION_S * 1.25, SESSION_S * 1.6)}, SLOTS, False, 12),
+    "sigstop": Kind(sigstop, {"for_s": between(SESSION_S * 2, SESSION_S * 2.2)}, SLOTS, False, 15),
     "broker_kill": Kind(broker_kill, {"down_s": between(0, 3)}, ["the broker"], False, 20),
     "cut": Kind(cut, {"how": one_of("hold", "reset"), "for_s": one_of(2, 8.4)}, SLOTS, False, 11),
     "delay": Kind(delay, {"seconds": between(0.05, 0.25), "for_s": between(2, 4)}, SLOTS, False, 6),
@@ -221,3 +225,17 @@ def plan(seed, name, kinds, first=1):
     return [Fault(i, kind, rng.choice(KINDS[kind].slots), round(rng.uniform(0.5, 1.5), 2),
                   {name: draw(rng) for name, draw in KINDS[kind].draw.items()})
             for i, kind in enumerate(kinds, first)]
+
+
+def short_plan(seed, seconds):
+    """(faults, whether a process has the name of the one before it in its slot) for a run of that many seconds: a few of any
+    kind, and some meet a worker that is not over the one before."""
+    rng = random.Random(f"{seed}/short")
+    kinds, n = [], rng.choice((1, 2, 2, 3))
+    for kind in rng.sample(list(KINDS), n):
+        if not kinds or sum(KINDS[k].takes_s for k in [*kinds, kind]) <= seconds:
+            kinds.append(kind)
+    faults = plan(seed, "short", kinds)
+    for f in faults[:-1]:
+        f.overlaps = rng.random() < 0.3
+    return faults, rng.random() < 0.5

@@ -22,7 +22,8 @@ SLOWEST = 0.98
 # A commit or a result that was on its way when the process died is still taken.
 ON_ITS_WAY_MS = 500
 
-Copy = namedtuple("Copy", "at_ms instance partition offset")
+# seen_ms: when a read_committed reader had it, and so what progress is measured by
+Copy = namedtuple("Copy", "at_ms instance partition offset seen_ms")
 Commit = namedtuple("Commit", "at_ms offset covered")  # covered: bit n = offset n is complete
 
 
@@ -99,14 +100,16 @@ def bits(n):
 # --- the book of one run ---
 
 class Book:
-    """sources: {job_id: (partition, offset)}; records: all of the results topic; commits: see read_commits."""
+    """sources: {job_id: (partition, offset)}; records: all of the results topic, and when each was seen; commits: see
+    read_commits."""
 
-    def __init__(self, sources, records, commits):
+    def __init__(self, sources, records, commits, seen_ms):
         self.sources, self.commits = sources, commits
         self.copies = defaultdict(list)
-        for r in records:
+        for r, at_ms in zip(records, seen_ms):
             source = r.result.source
-            self.copies[r.result.job_id].append(Copy(r.timestamp_ms, r.result.worker.instance, source.partition, source.offset))
+            copy = Copy(r.timestamp_ms, r.result.worker.instance, source.partition, source.offset, at_ms)
+            self.copies[r.result.job_id].append(copy)
         self.lost = sources.keys() - self.copies.keys()
         self.unexpected = self.copies.keys() - sources.keys()
         self.doubled = {i: sorted(c) for i, c in self.copies.items() if len(c) > 1}
@@ -194,16 +197,16 @@ class Book:
     # --- progress ---
 
     def longest_gap_ms(self):
-        times = sorted(c.at_ms for copies in self.copies.values() for c in copies)
+        times = sorted(c.seen_ms for copies in self.copies.values() for c in copies)
         return max((b - a for a, b in zip(times, times[1:])), default=0)
 
     def recovery_ms(self, since_ms):
         """From then until every partition that still had work gave a result again; None when none had any."""
         waits = []
         for copies in self.by_partition.values():
-            after = next((c.at_ms for c in copies if c.at_ms > since_ms), None)
-            if after is not None:
-                waits.append(after - since_ms)
+            after = [c.seen_ms for c in copies if c.at_ms > since_ms]
+            if after:
+                waits.append(min(after) - since_ms)
         return max(waits, default=None)
 
     def takeover_ms(self, instance, at_ms):
@@ -214,6 +217,6 @@ class Book:
             copies = self.by_partition[p]
             before = {c.offset for c in copies if c.at_ms <= at_ms + ON_ITS_WAY_MS}
             fresh = [c for c in copies if c.offset not in before]
-            waits += [c.at_ms - at_ms for c in fresh if c.offset < max(before)]
-            waits += [c.at_ms - at_ms for c in fresh[:1]]
+            waits += [c.seen_ms - at_ms for c in fresh if c.offset < max(before)]
+            waits += [c.seen_ms - at_ms for c in fresh[:1]]
         return max(waits, default=None)

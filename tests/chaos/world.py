@@ -6,8 +6,9 @@ import time
 import proc
 import worker as worker_process
 from faults import HEARTBEAT_S, SESSION_S, SLOTS, Pulse
-from topics import Reader
+from topics import Reader, ends_of
 
+FIRST_JOBS = 200  # of a limited run: enough for every worker to have some
 OUTSTANDING = 1500  # jobs that are produced and have no result: enough for all to work, little enough to end soon
 EXIT_S = 40
 SILENCE_S = 30
@@ -31,6 +32,7 @@ class PipedWorker(worker_process.Worker):
         argv = [worker_process.build_dir() / "gatherd"] + [a for k, v in self.options.items() for a in ("-o", f"{k}={v}")]
         env = {k: v for k, v in os.environ.items() if not k.startswith("GATHERD_")}
         self.process = proc.spawn(argv, self.log, env={**worker_process.SANITIZERS, **env})
+        self._wait(lambda: self.health("/livez")[0], 60, "http listening")
         return self
 
 
@@ -47,24 +49,28 @@ class World:
         self.leaving = []
         self.sources = {}   # job_id -> (partition, offset), once the broker has it
         self.n_jobs = 0
+        self.limit = self.rate = None  # of all jobs; of jobs per second
         self.is_feeding = False
         self.reader = topics.reader()
-        self.n_seen = 0
+        self.commits_from = ends_of(self.reader.consumer, "__consumer_offsets")
+        self.seen_ms = []   # for each record that was read
         self.done = set()
         self.last_ms = dict.fromkeys(range(n_partitions), 0)  # partition, and process by its name -> its latest result
         self.number = 0
+        self.has_stable_names = False
         self.pulse = Pulse(broker)
 
     # --- workers ---
 
     def start(self, slot, log_pipe=False):
-        """A process never has a name that another had: the results tell them apart."""
+        """Without stable names a process never has a name that another had: the results tell them apart."""
         self.number += 1
-        options = {**self.topics.options(), **self.options}
+        name = f"{slot}{self.number}"
+        options = {**self.topics.options(), **self.options, "instance": slot if self.has_stable_names else name}
         if slot in self.links:
             options["kafka.bootstrap.servers"] = f"127.0.0.1:{self.links[slot].port}"
         kind = PipedWorker if log_pipe else worker_process.Worker
-        self.workers[slot] = kind(self.dir, options, f"{slot}{self.number}").start()
+        self.workers[slot] = kind(self.dir, options, name).start()
         self.all.append(self.workers[slot])
 
     def leave(self, slot):
@@ -72,11 +78,21 @@ class World:
         self.workers[slot].term()
         self.leaving.append((self.workers.pop(slot), time.monotonic() + EXIT_S))
 
+    def leave_for(self, slot):
+        """The same, when another one comes in its place: of one name there may only be one at a time."""
+        self.leave(slot)
+        if self.has_stable_names:
+            self.run_until(lambda: not self.leaving, EXIT_S, f"{slot} leaves")
+
     def kill(self, slot):
         """kill -9; the name of the dead."""
         worker = self.workers.pop(slot)
         worker.kill()
-        return worker.name
+        return self.instance(worker)
+
+    @staticmethod
+    def instance(worker):
+        return worker.options["instance"]
 
     def _check_processes(self):
         for worker in self.workers.values():
@@ -100,13 +116,13 @@ class World:
 
     def step(self):
         if self.is_feeding:
-            self.feed(max(0, OUTSTANDING - (self.n_jobs - len(self.done))))
+            self.feed(max(0, self.wanted() - self.n_jobs))
         self.topics.producer.poll(0)
         self.reader.poll(0.05)
-        for r in self.reader.records[self.n_seen:]:
+        for r in self.reader.records[len(self.seen_ms):]:
             self.done.add(r.result.job_id)
             self.last_ms[r.result.source.partition] = self.last_ms[r.result.worker.instance] = r.timestamp_ms
-        self.n_seen = len(self.reader.records)
+        self.seen_ms += [time.time() * 1000] * (len(self.reader.records) - len(self.seen_ms))
         self._check_processes()
 
     def run_for(self, seconds):
@@ -121,9 +137,17 @@ class World:
             self.step()
             assert time.monotonic() < until, f"not within {limit_s} s: {what}; {len(self.done)} of {self.n_jobs} jobs done"
 
-    def begin(self, slots=SLOTS):
+    def wanted(self):
+        """How many jobs there should be by now: so many that all have work; with a limit, that many in the time that was set."""
+        if not self.limit:
+            return len(self.done) + OUTSTANDING
+        return min(self.limit, FIRST_JOBS + int(self.rate * (time.monotonic() - self.begun)))
+
+    def begin(self, slots=SLOTS, limit=None, over_s=None):
         for slot in slots:
             self.start(slot)
+        if limit:
+            self.limit, self.rate, self.begun = limit, limit / over_s, time.monotonic()
         self.is_feeding = True
         self.run_until(lambda: self.all_work_since(0), 60, "results of every worker")
 
@@ -136,11 +160,11 @@ class World:
 
     def all_work_since(self, ms):
         """Every partition and every process has given a result."""
-        who = [*range(self.n_partitions), *(w.name for w in self.workers.values())]
+        who = [*range(self.n_partitions), *map(self.instance, self.workers.values())]
         return all(self.last_ms.get(w, 0) > ms for w in who)
 
     def is_working(self, slot):
-        return slot in self.workers and time.time() * 1000 - self.last_ms.get(self.workers[slot].name, 0) < WORKING_MS
+        return slot in self.workers and time.time() * 1000 - self.last_ms.get(self.instance(self.workers[slot]), 0) < WORKING_MS
 
     def is_done(self):
         return len(self.done) >= self.n_jobs
@@ -149,6 +173,8 @@ class World:
         """No new jobs; all that were produced have a result, or nothing comes any more (then the ledger says what is lost);
         everybody leaves."""
         self.is_feeding = False
+        if self.limit:
+            self.feed(self.limit - self.n_jobs)
         self.topics.flush()
         n, until = len(self.done), time.monotonic() + SILENCE_S
         while not self.is_done() and time.monotonic() < until:
@@ -159,13 +185,18 @@ class World:
             self.leave(slot)
         self.run_until(lambda: not self.leaving, EXIT_S + 5, "the workers leave")
         self.reader.to_end()
+        self.step()
 
     def commit_records(self):
-        reader = Reader(self.broker.bootstrap, "__consumer_offsets")
+        reader = Reader(self.broker.bootstrap, "__consumer_offsets", starts=self.commits_from)
         try:
             return [r for r in reader.to_end() if r.key]
         finally:
             reader.close()
+
+    def logs(self):
+        """The end of each worker's log, for a failure."""
+        return "\n".join(f"--- end of {w.log}\n{proc.tail(w.log, 30)}" for w in self.all if w.log.is_file())
 
     def stop_all(self):
         self.pulse.stop()

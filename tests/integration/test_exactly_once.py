@@ -147,6 +147,22 @@ def test_a_result_that_the_broker_refuses(eo_broker, nginx, topics, start_worker
     assert all(r.truncated == t.result_pb2.TRUNCATED_LENGTH for r in later if r.url.endswith("/64k"))
 
 
+def test_a_topic_that_takes_nothing_for_a_while(eo_broker, nginx, topics, start_worker):
+    """What the worker knows of its limit is not what is in force later."""
+    t = topics(eo_broker.bootstrap)
+    w = start_worker(eo(t))
+    reader = t.reader()
+    t.produce_jobs([f"{nginx.url}/1k"], prefix="first")
+    reader.until(1)
+    t.alter("results", max_message_bytes=100)
+    t.produce_jobs([f"{nginx.url}/1k"] * 10, prefix="later")
+    proc.wait_until(lambda: "refused for its size" in w.read_log(), 30, "it is refused", w.process)
+    time.sleep(3)  # until it has asked for the limit
+    t.alter("results", max_message_bytes=1048588)
+    reader.until(11, stall_s=30)
+    w.stop()
+
+
 def test_two_workers_of_one_name_fence_each_other_and_one_ends(eo_broker, nginx, topics, start_worker):
     t = topics(eo_broker.bootstrap, partitions=4)
     options = eo(t, inflight=20, instance="same")

@@ -44,10 +44,17 @@ class Record:
         return next((v for k, v in self.headers if k == name), None)
 
 
-class Reader:
-    """Reads a topic from its beginning, read_committed, without a group. `records` holds all that was read."""
+def ends_of(consumer, topic):
+    """{partition: where the next record will lie}; nothing when there is no such topic."""
+    found = consumer.list_topics(timeout=30).topics.get(topic)
+    return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), 30)[1] for p in sorted(found.partitions)} if found else {}
 
-    def __init__(self, bootstrap, topic, decode=None):
+
+class Reader:
+    """Reads a topic from its beginning (or from `starts`, an offset for each partition), read_committed, without a group.
+    `records` holds all that was read."""
+
+    def __init__(self, bootstrap, topic, decode=None, starts=None):
         self.topic = topic
         self.decode = decode
         self.records = []
@@ -61,7 +68,7 @@ class Reader:
         # A broker may not know a topic yet that was made a moment ago.
         self.partitions = proc.wait_until(lambda: sorted(self.consumer.list_topics(topic, 30).topics[topic].partitions), 30,
                                           f"{topic} is known")
-        self.consumer.assign([TopicPartition(topic, p, 0) for p in self.partitions])
+        self.consumer.assign([TopicPartition(topic, p, (starts or {}).get(p, 0)) for p in self.partitions])
 
     def poll(self, timeout_s=0.2):
         """Reads what is there; returns how many records came."""
@@ -86,8 +93,7 @@ class Reader:
 
     def to_end(self):
         """Reads all that is in the topic now: call it when its writers have ended."""
-        for p in self.partitions:
-            _, end = self.consumer.get_watermark_offsets(TopicPartition(self.topic, p), 30)
+        for p, end in ends_of(self.consumer, self.topic).items():
             self._read_to(p, end)
         return self.records
 
@@ -133,6 +139,10 @@ class Topics:
         for future in self.admin.create_topics([topic], operation_timeout=30).values():
             future.result(60)
         return self.name(kind)
+
+    def delete(self, *kinds):
+        """Asks for it and does not wait."""
+        self.admin.delete_topics([self.name(kind) for kind in kinds])
 
     def alter(self, kind, **config):
         """Changes a topic's settings, in Python's spelling."""
