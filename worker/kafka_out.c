@@ -474,6 +474,7 @@ int kafka_out_new(struct loop *loop, struct helper *helper, struct metrics *metr
 	}
 	out->message_max = conf_number(opts, "message.max.bytes");
 	out->is_idempotent = conf_is_on(opts, "enable.idempotence");
+	out->txn.timeout_us = (int64_t)conf_number(opts, "transaction.timeout.ms") * US_PER_MS;
 	loop_timer_set(&out->tick, loop_now_us(loop));
 	*ret_out = out;
 	return 0;

@@ -45,6 +45,7 @@ struct txn {
 	bool wants_care;
 	int64_t careful_until_us;
 	int64_t fenced_us;
+	int64_t opened_us, timeout_us; /* the last one; transaction.timeout.ms */
 	/* For the helper: */
 	rd_kafka_t *rk;
 	rd_kafka_topic_partition_list_t *offsets; /* NULL once they are sent */

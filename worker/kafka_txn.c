@@ -101,7 +101,8 @@ static void say_end(struct kafka_out *out, enum txn_end end)
 	kafka_out_say_room(out);
 }
 
-static void check_fenced(struct kafka_out *out)
+/* The broker fences a transaction that takes too long as it does one whose name another process has taken. */
+static void check_fenced(struct kafka_out *out, bool was_open)
 {
 	int64_t now_us = loop_now_us(out->loop);
 	struct txn *txn = &out->txn;
@@ -109,6 +110,11 @@ static void check_fenced(struct kafka_out *out)
 
 	if (rd_kafka_fatal_error(txn->rk, detail, sizeof(detail)) != RD_KAFKA_RESP_ERR__FENCED)
 		return;
+	if (was_open && now_us - txn->opened_us >= txn->timeout_us) {
+		log_warn(out->log, "a transaction took longer than kafka.transaction.timeout.ms",
+			 LOG_NUM("ms", (now_us - txn->opened_us) / US_PER_MS));
+		return;
+	}
 	if (txn->fenced_us && now_us - txn->fenced_us < FENCED_AGAIN_US)
 		out->events->on_fatal(out->ctx, -ERR_KAFKA_FENCED,
 				      "fenced twice in five minutes: another process has the same `instance`");
@@ -206,6 +212,7 @@ static void begin(struct kafka_out *out)
 
 	if (txn->state != TXN_READY)
 		return;
+	txn->opened_us = loop_now_us(out->loop);
 	if (answer_of(txn, rd_kafka_begin_transaction(txn->rk)) == TXN_DONE)
 		txn->state = TXN_OPEN;
 	else
@@ -236,11 +243,12 @@ void txn_on_broken(struct kafka_out *out)
 
 	if (txn->state == TXN_OFF)
 		return;
-	txn->is_in_doubt |= txn->state != TXN_INIT && txn->state != TXN_READY;
+	bool was_open = txn->state != TXN_INIT && txn->state != TXN_READY;
+	txn->is_in_doubt |= was_open;
 	txn->state = TXN_BROKEN;
 	if (!txn->is_busy)
 		drop_offsets(txn);
-	check_fenced(out);
+	check_fenced(out, was_open);
 }
 
 /* An init that the broker did not answer. */

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import namedtuple
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import kafka
 
@@ -52,20 +53,30 @@ class Fault:
         self.risks.append(Risk(str(self), kind, instance, at_ms, until_ms))
 
 
+def waited_us():
+    """For how long in all some process of this machine waited for a CPU; 0 where the kernel does not say."""
+    try:
+        return int(Path("/proc/pressure/cpu").read_text().split("total=")[1].split()[0])
+    except OSError:
+        return 0
+
+
 class Pulse:
     """Says when the machine, not a fault, stood still: the broker's answer to the simplest question takes longer than STALL_S,
     or this thread is not run. A live process may lose its session then, and what that doubles is no fault of gatherd's; nor does
-    the time count in which nobody could recover."""
+    the time count in which nobody could recover, or work waited for a CPU."""
 
     def __init__(self, broker):
         self.broker = broker
         self.stalls = []  # (from_ms, to_ms)
+        self.waited = []  # (at_ms, waited_us())
         self.is_over = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self):
         while not self.is_over.is_set():
             from_ms = now_ms()
+            self.waited.append((from_ms, waited_us()))
             kafka.answers(self.broker.port, 30)
             self.is_over.wait(PULSE_S)
             if now_ms() - from_ms > (STALL_S + PULSE_S) * 1000:
@@ -81,6 +92,11 @@ class Pulse:
 
     def within_ms(self, from_ms, to_ms):
         return sum(max(0, min(to, to_ms) - max(a, from_ms)) for a, to in self.stalls)
+
+    def lost_ms(self, from_ms, to_ms):
+        """Of that time, what a limit must not count."""
+        waited = [us for at, us in self.waited if from_ms <= at <= to_ms]
+        return max(self.within_ms(from_ms, to_ms), (waited[-1] - waited[0]) / 1000 if waited else 0)
 
 
 # --- graceful ---

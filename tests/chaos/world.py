@@ -57,7 +57,7 @@ class World:
         self.done = set()
         self.last_ms = dict.fromkeys(range(n_partitions), 0)  # partition, and process by its name -> its latest result
         self.number = 0
-        self.has_stable_names = False
+        self.has_stable_names = self.has_static_members = False
         self.pulse = Pulse(broker)
 
     # --- workers ---
@@ -67,6 +67,8 @@ class World:
         self.number += 1
         name = f"{slot}{self.number}"
         options = {**self.topics.options(), **self.options, "instance": slot if self.has_stable_names else name}
+        if self.has_static_members:
+            options["kafka.group.instance.id"] = options["instance"]
         if slot in self.links:
             options["kafka.bootstrap.servers"] = f"127.0.0.1:{self.links[slot].port}"
         kind = PipedWorker if log_pipe else worker_process.Worker

@@ -163,6 +163,24 @@ def test_a_topic_that_takes_nothing_for_a_while(eo_broker, nginx, topics, start_
     w.stop()
 
 
+def test_a_transaction_that_timed_out_is_no_second_worker(eo_broker, nginx, topics, start_worker):
+    """The broker fences both alike; who is only slow goes on."""
+    t = topics(eo_broker.bootstrap, partitions=4)
+    n = 3000
+    jobs = t.produce_jobs([f"{nginx.url}/delay/100"] * n, partitions=4)
+    reader = t.reader()
+    w = start_worker({**eo(t, inflight=40), "kafka.transaction.timeout.ms": 2000}, "slow")
+    for part in (0.1, 0.4, 0.7):
+        reader.until(int(n * part))
+        w.signal(signal.SIGSTOP)
+        time.sleep(4.5)
+        w.signal(signal.SIGCONT)
+    reader.until(n)
+    w.stop()
+    assert w.read_log().count("took longer than kafka.transaction.timeout.ms") >= 2
+    ledger(jobs, reader).assert_exact()
+
+
 def test_two_workers_of_one_name_fence_each_other_and_one_ends(eo_broker, nginx, topics, start_worker):
     t = topics(eo_broker.bootstrap, partitions=4)
     options = eo(t, inflight=20, instance="same")
