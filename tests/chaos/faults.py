@@ -3,7 +3,9 @@
 A function does its fault in steps and yields the seconds of load between them. It notes in its Fault since when recovery counts
 (since_ms) and which results are at risk from it (ledger.py says what that means); one that notes none may double nothing."""
 
+import glob
 import random
+import resource
 import signal
 import threading
 import time
@@ -195,6 +197,71 @@ def refuse(world, f):
     f.since_ms = now_ms()
 
 
+def descriptors(world, f):
+    """It may open none, while its connections to the broker are cut."""
+    worker, link = world.workers[f.slot], world.links[f.slot]
+    soft, hard = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (FEW_FILES, hard))
+    cut_ms = now_ms()
+    link.reset()
+    yield 0.1
+    link.heal()
+    yield f.params["for_s"]
+    f.since_ms = now_ms()
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    f.risk("before", world.instance(worker), cut_ms)
+    f.risk("after", world.instance(worker), cut_ms, f.since_ms + ZOMBIE_S * 1000)
+
+
+def memory(world, f):
+    """Its address space may not grow. It goes on, or ends as by a SIGKILL and is started again."""
+    worker, world.frail = world.workers[f.slot], f.slot
+    with open(f"/proc/{worker.pid}/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    limits = resource.prlimit(worker.pid, resource.RLIMIT_AS)
+    resource.prlimit(worker.pid, resource.RLIMIT_AS, (size + f.params["spare"], limits[1]))
+    until_ms = now_ms() + f.params["for_s"] * 1000
+    while worker.process.poll() is None and now_ms() < until_ms:
+        yield 0.1
+    world.frail = None
+    f.since_ms = now_ms()
+    if worker.process.poll() is None:
+        resource.prlimit(worker.pid, resource.RLIMIT_AS, limits)
+        f.note = "went on"
+        return
+    f.note = f"ended with {worker.process.returncode}, after {(now_ms() - until_ms) / 1000 + f.params['for_s']:.1f} s"
+    f.dead = world.kill(f.slot)
+    f.risk("before", f.dead, f.since_ms)
+    world.start(f.slot)
+
+
+def clock_jump(world, f):
+    """The time of day jumps away and back under one process; how long something takes is counted right."""
+    clock = world.dir / f"clock-{f.number}"
+    clock.write_text("+0")
+    world.leave_for(f.slot)
+    world.start(f.slot, env=faked_clock(clock))
+    name = world.instance(world.workers[f.slot])
+    since_ms = now_ms()
+    yield 0.1
+    world.run_until(lambda: world.all_work_since(since_ms) or world.is_done(), STUCK_S, "work of the one with the clock")
+    clock.write_text(f"{f.params['by_s']:+d}")
+    yield f.params["for_s"]
+    f.since_ms = now_ms()
+    clock.write_text("+0")
+    yield f.params["for_s"]
+    off_ms = [r.result.end_at_ms - r.timestamp_ms for r in world.reader.records if r.result.worker.instance == name]
+    f.note = f"its results were off by up to {max(map(abs, off_ms), default=0) / 1000:.0f} s"
+
+
+def faked_clock(file):
+    """The environment of a process whose time of day is read from this file."""
+    lib = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+    assert lib, "libfaketime is missing: package faketime"
+    return {"LD_PRELOAD": lib[0], "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+
+
 def log_pipe_full(world, f):
     """A worker whose log goes to a pipe that nobody reads, from now on."""
     world.leave_for(f.slot)
@@ -203,6 +270,7 @@ def log_pipe_full(world, f):
     world.start(f.slot, log_pipe=True)
 
 
+FEW_FILES = 8  # fewer than it has open
 # By which setting: the value that refuses, the usual one.
 REFUSE = {"max_message_bytes": (100, 1048588), "min_insync_replicas": (2, 1)}
 
@@ -230,6 +298,9 @@ KINDS = {
     "delay": Kind(delay, {"seconds": between(0.05, 0.25), "for_s": between(2, 4)}, SLOTS, False, 6),
     "refuse": Kind(refuse, {"by": one_of(*REFUSE), "for_s": between(1.5, 3)}, ["the results topic"], False, 6),
     "log_pipe_full": Kind(log_pipe_full, {}, SLOTS, False, 6),
+    "descriptors": Kind(descriptors, {"for_s": one_of(2, 8.4)}, SLOTS, False, 11),
+    "memory": Kind(memory, {"spare": one_of(0, 0, 1 << 20, 8 << 20), "for_s": between(2, 4)}, SLOTS, False, 10),
+    "clock_jump": Kind(clock_jump, {"by_s": one_of(-86400, -3600, 3600, 86400), "for_s": between(1.5, 2.5)}, SLOTS, False, 8),
 }
 
 

@@ -20,8 +20,8 @@ class Mode:
     may_double: bool  # what ledger.py allows; else nothing, for no excuse
     sigkill_s: float  # until the others have done what the dead had under way
 
-    def limit_s(self, kind):
-        return self.sigkill_s if kind == "sigkill" else faults.RECOVERS_S.get(kind, STUCK_S)
+    def limit_s(self, fault):
+        return self.sigkill_s if fault.dead else faults.RECOVERS_S.get(fault.kind, STUCK_S)
 
 
 AT_LEAST_ONCE = Mode("at least once", {"delivery": "at_least_once"}, True, faults.SESSION_S + 5)
@@ -87,7 +87,7 @@ class Verdict:
         self.book = book = Book(world.sources, world.reader.records, commits, world.seen_ms)
         self.explained, self.wrong = book.judge([r for f in done for r in f.risks] + list(world.pulse.risks()))
         # Of an overlapping fault nobody can say when it was over.
-        self.waits = [(f, book.takeover_ms(f.dead, f.since_ms) if f.kind == "sigkill" else book.recovery_ms(f.since_ms))
+        self.waits = [(f, book.takeover_ms(f.dead, f.since_ms) if f.dead else book.recovery_ms(f.since_ms))
                       for f in done if not f.overlaps]
         self.n_doubled = sum(len(c) - 1 for c in book.doubled.values())
 
@@ -127,7 +127,7 @@ class Verdict:
                 book.tell(job_id, copies) for job_id, copies in sorted(book.doubled.items())[:10])
         for f, ms in self.waits:
             lost_ms = self.pulse.lost_ms(f.since_ms, f.since_ms + (ms or 0))
-            limit_ms = self.mode.limit_s(f.kind) * 1000 + lost_ms
+            limit_ms = self.mode.limit_s(f) * 1000 + lost_ms
             assert ms is None or ms <= limit_ms, (f"{f}: recovered only after {ms:.0f} ms, of which the machine was busy for "
                                                   f"{lost_ms:.0f}")
 
