@@ -2,11 +2,12 @@
 
 #include <uthash.h>
 
+#define NEVER_US (INT64_MIN / 2)
+
 struct hosts {
 	struct host *by_key;
 	struct list idle; /* nobody holds them; oldest first */
-	int64_t era_us;   /* the last rebalance; buckets of hosts made since then start empty */
-	bool has_era;
+	int64_t era_us;   /* the last rebalance: as a start of every host */
 };
 
 struct host {
@@ -18,7 +19,7 @@ struct host {
 	const struct host_options *opts;
 	size_t refs;
 	int64_t idle_since_us;
-	int64_t next_start_us; /* when the bucket has its token */
+	int64_t last_start_us, delay_us;
 	int64_t hold_until_us;
 	int32_t inflight;
 
@@ -30,9 +31,20 @@ struct host {
 	char key[];
 };
 
+/* Between two starts; 0 = no limit. */
 static int64_t host_interval_us(const struct host *host)
 {
-	return host->opts->host_rate > 0 ? (int64_t)(1e6 / host->opts->host_rate) : 0;
+	int64_t rate_us = host->opts->host_rate > 0 ? (int64_t)(1e6 / host->opts->host_rate) : 0;
+
+	return MAX(rate_us, host->delay_us);
+}
+
+/* When the bucket has its token. */
+static int64_t host_token_us(const struct host *host)
+{
+	int64_t interval_us = host_interval_us(host);
+
+	return interval_us ? MAX(host->last_start_us, host->hosts->era_us) + interval_us : NEVER_US;
 }
 
 struct hosts *hosts_new(void)
@@ -40,6 +52,7 @@ struct hosts *hosts_new(void)
 	struct hosts *hosts = xcalloc(1, sizeof(*hosts));
 
 	list_init(&hosts->idle);
+	hosts->era_us = NEVER_US;
 	return hosts;
 }
 
@@ -75,8 +88,7 @@ struct host *hosts_get(struct hosts *hosts, const char *key, const struct host_o
 	host->opts = opts;
 	host->idle_since_us = now_us;
 	list_init(&host->lines);
-	if (hosts->has_era)
-		host->next_start_us = hosts->era_us + host_interval_us(host);
+	host->last_start_us = NEVER_US;
 	HASH_ADD_KEYPTR(hh, hosts->by_key, host->key, len, host);
 	list_push(&hosts->idle, &host->node);
 	return host;
@@ -89,18 +101,13 @@ size_t hosts_count(const struct hosts *hosts)
 
 void hosts_new_era(struct hosts *hosts, int64_t now_us)
 {
-	struct host *host, *next;
-
 	hosts->era_us = now_us;
-	hosts->has_era = true;
-	HASH_ITER(hh, hosts->by_key, host, next)
-		host->next_start_us = MAX(host->next_start_us, now_us + host_interval_us(host));
 }
 
 /* What it knows would be lost: a breaker, a hold or a token that is not back yet, or a timer that still names it. */
 static bool host_is_forgettable(const struct host *host, int64_t now_us)
 {
-	return !host->is_open && !host->timer.place && host->hold_until_us <= now_us && host->next_start_us <= now_us;
+	return !host->is_open && !host->timer.place && host->hold_until_us <= now_us && host_token_us(host) <= now_us;
 }
 
 void hosts_sweep(struct hosts *hosts, int64_t now_us, size_t max)
@@ -142,6 +149,11 @@ void host_set_options(struct host *host, const struct host_options *opts)
 	host->opts = opts;
 }
 
+void host_set_delay(struct host *host, int64_t delay_us)
+{
+	host->delay_us = delay_us;
+}
+
 void host_hold_ref(struct host *host)
 {
 	if (host->refs++ == 0)
@@ -164,7 +176,7 @@ enum host_answer host_ask(const struct host *host, int64_t now_us, int64_t *ret_
 		return HOST_IS_DOWN;
 	if (host->inflight >= host->opts->host_inflight)
 		return HOST_WAITS;
-	int64_t at_us = MAX(host->hold_until_us, host->opts->host_rate > 0 ? host->next_start_us : 0);
+	int64_t at_us = MAX(host->hold_until_us, host_token_us(host));
 	if (now_us < at_us) {
 		*ret_wake_us = at_us;
 		return HOST_WAITS;
@@ -176,8 +188,7 @@ int32_t host_start(struct host *host, int64_t now_us)
 {
 	if (host->is_open)
 		host->is_probing = true;
-	if (host->opts->host_rate > 0)
-		host->next_start_us = now_us + host_interval_us(host);
+	host->last_start_us = now_us;
 	host_hold_ref(host);
 	return host->inflight++;
 }

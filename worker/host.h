@@ -38,6 +38,8 @@ void hosts_each(struct hosts *hosts, void (*fn)(void *ctx, struct host *host), v
 const char *host_key(const struct host *host);
 const struct host_options *host_options(const struct host *host);
 void host_set_options(struct host *host, const struct host_options *opts);
+/* Crawl-delay: the least time between two starts, if host.rate does not ask for more; 0 = none. */
+void host_set_delay(struct host *host, int64_t delay_us);
 /* Somebody keeps a pointer (a line); a held host is not forgotten. */
 void host_hold_ref(struct host *host);
 void host_drop_ref(struct host *host, int64_t now_us);

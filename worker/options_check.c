@@ -15,29 +15,6 @@ static const char *blamed(const struct draft *draft, enum option_index a, enum o
 	return draft->sources[row] ? draft->sources[row] : "default";
 }
 
-/* Settings that are known but whose work is not written. Delete a row with its work, and the function with the last
- * row. */
-static void refuse_not_built(struct draft *draft)
-{
-	static const struct {
-		enum option_index row;
-		int value;
-		const char *text;
-	} rows[] = {
-	    {ROW_robots, ROBOTS_OBEY, "robots = obey is not built yet"},
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		const struct option_row *row = &option_rows[rows[i].row];
-		if (*(int *)option_at(draft->opts, row) == rows[i].value)
-			draft_error(draft, blamed(draft, rows[i].row, rows[i].row), "%s", rows[i].text);
-		for (size_t s = 0; s < draft->opts->n_sections && row->is_host; s++)
-			if (draft->sections[s].has[rows[i].row] &&
-			    *(int *)option_at_host(&draft->opts->sections[s].host, row) == rows[i].value)
-				draft_error(draft, draft->sections[s].source, "in this section: %s", rows[i].text);
-	}
-}
-
 /* As Kafka's Topic.validate: at most 249 of these characters, and neither "." nor "..". */
 static bool is_topic_name(const char *name)
 {
@@ -157,7 +134,6 @@ static void check_globs(struct draft *draft)
 
 void draft_check(struct draft *draft)
 {
-	refuse_not_built(draft);
 	check_topics(draft);
 	check_dead_letters(draft);
 	check_memory(draft);

@@ -21,6 +21,7 @@ static void start_fetch(struct pipeline *pl, struct task *task, const struct add
 static void attempt_failed(struct pipeline *pl, struct task *task, int err, const char *detail);
 static void finish(struct pipeline *pl, struct task *task, int err, const char *detail);
 static void drop(struct pipeline *pl, struct task *task);
+static void back_off(struct pipeline *pl, struct task *task, int64_t wait_ms);
 
 /* Counts what the task holds against memory.max. Payloads are counted by the dispatcher, running transfers by fetch. */
 static void account(struct pipeline *pl, struct task *task)
@@ -163,17 +164,41 @@ static void waited_too_long(struct pipeline *pl, struct task *task)
 
 static void enqueue(struct pipeline *pl, struct task *task)
 {
-	int64_t now_us = loop_now_us(pl->loop), until_us = waiting_until_us(pl, task);
+	int64_t now_us = loop_now_us(pl->loop), until_us = waiting_until_us(pl, task), delay_us;
 
 	if (until_us <= now_us) {
 		waited_too_long(pl, task);
 		return;
 	}
-	struct host *host = hosts_get(pl->admit.hosts, task->url.key, profile_of_host(pl->opts, task->url.host), now_us);
-	task_set_state(&pl->tasks, task, TASK_WAITING);
-	admit_wait(&task->partition->admit, &task->turn, host, now_us);
 	if (until_us != INT64_MAX)
 		heap_set(&pl->timers, &task->timer, until_us);
+	int err = pipeline_robots_gate(pl, task, &delay_us);
+	account(pl, task);
+	if (err == -ERR_AGAIN) {
+		task_set_state(&pl->tasks, task, TASK_ROBOTS);
+		return;
+	}
+	if (err) {
+		finish(pl, task, err, NULL);
+		return;
+	}
+	const struct url *url = task_url(task);
+	struct host *host = hosts_get(pl->admit.hosts, url->key, profile_of_host(pl->opts, url->host), now_us);
+	if (!task->asks_url)
+		host_set_delay(host, delay_us);
+	task_set_state(&pl->tasks, task, TASK_WAITING);
+	admit_wait(&task->partition->admit, &task->turn, host, now_us);
+}
+
+/* Those whose robots.txt is known by now go on; where who asked gave up, the next one asks. */
+static void after_robots(struct pipeline *pl)
+{
+	struct task *task;
+
+	for (int n = 0; n < TURNS_PER_TURN && (task = pipeline_robots_due(pl)); n++) {
+		heap_remove(&pl->timers, &task->timer);
+		enqueue(pl, task);
+	}
 }
 
 static void on_timer(struct pipeline *pl, struct task *task)
@@ -185,6 +210,9 @@ static void on_timer(struct pipeline *pl, struct task *task)
 		return;
 	case TASK_WAITING:
 		admit_leave(&task->turn, loop_now_us(pl->loop));
+		waited_too_long(pl, task);
+		return;
+	case TASK_ROBOTS:
 		waited_too_long(pl, task);
 		return;
 	default:
@@ -218,6 +246,10 @@ static void on_turn(struct pipeline *pl, struct task *task)
 	struct addresses addrs = {.n = 0};
 
 	heap_remove(&pl->timers, &task->timer);
+	if (task->turn.is_down && task->asks_hops) {
+		attempt_failed(pl, task, host_down_err(task->turn.host), NULL);
+		return;
+	}
 	if (task->turn.is_down) {
 		int cause = host_down_err(task->turn.host);
 		task->outcome = err_outcome(cause);
@@ -226,13 +258,14 @@ static void on_turn(struct pipeline *pl, struct task *task)
 	}
 	note_first_turn(pl, task);
 	task->retry_after_ms = 0; /* it was the answer's before this attempt */
-	int err = task->url.is_literal ? 0 : resolve_cached(pl->resolve, task->url.host, &addrs);
+	const struct url *url = task_url(task);
+	int err = url->is_literal ? 0 : resolve_cached(pl->resolve, url->host, &addrs);
 	if (err == -ERR_AGAIN) {
 		task_set_state(&pl->tasks, task, TASK_RESOLVING);
 		admit_set_resolving(&task->turn, true);
 		if (!task->query)
 			task->query = arena_zalloc(&task->arena, sizeof(*task->query));
-		resolve_start(pl->resolve, task->url.host, task->query, on_resolved, task);
+		resolve_start(pl->resolve, url->host, task->query, on_resolved, task);
 	} else if (err) {
 		attempt_failed(pl, task, err, NULL);
 	} else {
@@ -257,17 +290,17 @@ static void on_resolved(void *ctx, int err, const struct addresses *addrs, int64
 /* ---- 4. the fetch ---- */
 
 /* What the guard allows of the addresses; each is judged again at the connect. */
-static int guard_addresses(struct pipeline *pl, const struct task *task, struct addresses *addrs)
+static int guard_addresses(struct pipeline *pl, const struct url *url, struct addresses *addrs)
 {
 	size_t n = 0;
 
-	if (task->url.is_literal) {
-		if (address_parse(task->url.host, &addrs->v[0]))
+	if (url->is_literal) {
+		if (address_parse(url->host, &addrs->v[0]))
 			return -ERR_URL_HOST;
 		addrs->n = 1;
 	}
 	for (size_t i = 0; i < addrs->n; i++) {
-		if (netguard_address(pl->guard, task->url.host, &addrs->v[i]))
+		if (netguard_address(pl->guard, url->host, &addrs->v[i]))
 			pl->metrics->blocked++;
 		else
 			addrs->v[n++] = addrs->v[i];
@@ -286,13 +319,13 @@ static void start_fetch(struct pipeline *pl, struct task *task, const struct add
 	const struct header *headers = task_headers(task, &n_headers);
 	const struct job *job = &task->job;
 
-	int err = left_ms > 0 ? guard_addresses(pl, task, &addrs) : -ERR_JOB_DEADLINE;
+	int err = left_ms > 0 ? guard_addresses(pl, task_url(task), &addrs) : -ERR_JOB_DEADLINE;
 	if (err) {
 		attempt_failed(pl, task, err, NULL);
 		return;
 	}
 	struct fetch_request req = {
-		.url = &task->url,
+		.url = task_url(task),
 		.addrs = &addrs,
 		.method = job->method,
 		.body = job->body,
@@ -311,6 +344,8 @@ static void start_fetch(struct pipeline *pl, struct task *task, const struct add
 		.tls_verify = pl->opts->tls_verify,
 		.host_slot = task->turn.host_slot,
 	};
+	if (task->asks_url)
+		pipeline_robots_request(pl, &req);
 	task_set_state(&pl->tasks, task, TASK_FETCHING);
 	pl->metrics->attempts++;
 	err = fetch_start(pl->fetch, &req, on_fetched, task, &task->transfer);
@@ -402,6 +437,24 @@ static bool follow(struct pipeline *pl, struct task *task, struct response *resp
 	return true;
 }
 
+/* What the turn was for was a robots.txt: the next hop of it, or the job itself. */
+static void on_robots_fetched(struct pipeline *pl, struct task *task, struct response *resp)
+{
+	int err = pipeline_robots_answer(pl, task, resp);
+
+	task_set_response(task, resp);
+	account(pl, task);
+	if (err) {
+		attempt_failed(pl, task, err, resp->detail[0] ? resp->detail : NULL);
+		return;
+	}
+	task_set_response(task, NULL);
+	if (task->partition->is_draining)
+		drop(pl, task);
+	else
+		enqueue(pl, task);
+}
+
 static void on_fetched(void *ctx, struct response *resp)
 {
 	struct task *task = ctx;
@@ -410,11 +463,15 @@ static void on_fetched(void *ctx, struct response *resp)
 
 	task->transfer = NULL;
 	observe(pl, resp);
-	if (!err) {
+	if (!err)
 		note_retry_after(pl, task, resp);
-		err = result_judge(&task->job, resp, &task->outcome);
-	}
 	release(pl, task, report_of(resp->err), resp->err);
+	if (task->asks_url) {
+		on_robots_fetched(pl, task, resp);
+		return;
+	}
+	if (!err)
+		err = result_judge(&task->job, resp, &task->outcome);
 	if (err == -ERR_HTTP_STATUS && follow(pl, task, resp, &err)) {
 		response_done(resp);
 		free(resp);
@@ -440,6 +497,35 @@ static uint32_t next_random(struct pipeline *pl)
 	return (uint32_t)((pl->random * UINT64_C(2685821657736338717)) >> 32);
 }
 
+static void back_off(struct pipeline *pl, struct task *task, int64_t wait_ms)
+{
+	if (task->partition->is_draining) {
+		drop(pl, task);
+		return;
+	}
+	task_set_response(task, NULL);
+	account(pl, task);
+	task_set_state(&pl->tasks, task, TASK_BACKOFF);
+	heap_set(&pl->timers, &task->timer, loop_now_us(pl->loop) + wait_ms * US_PER_MS);
+}
+
+/* An attempt at robots.txt failed. False when that ends the job as its own attempt would: its origin cannot be reached at all, or it
+ * has no time left. */
+static bool robots_failed(struct pipeline *pl, struct task *task, int err, int status, int64_t left_ms)
+{
+	enum outcome outcome = err_outcome(err);
+
+	if (left_ms <= 0 || (!task->asks_hops && (outcome == OUTCOME_DNS || outcome == OUTCOME_CONNECT || outcome == OUTCOME_TLS ||
+						  outcome == OUTCOME_BLOCKED_ADDRESS)))
+		return false;
+	int64_t wait_ms = retry_wait_ms(&task->limits.retry, err, status, "GET", ++task->asks_attempts, task->retry_after_ms, left_ms,
+					next_random(pl));
+	if (wait_ms < 0)
+		pipeline_robots_unreachable(pl, task);
+	back_off(pl, task, MAX(wait_ms, 0));
+	return true;
+}
+
 /* One attempt is over; err 0 = it was a success. Decides on another one. */
 static void attempt_failed(struct pipeline *pl, struct task *task, int err, const char *detail)
 {
@@ -449,6 +535,8 @@ static void attempt_failed(struct pipeline *pl, struct task *task, int err, cons
 	enum outcome outcome = err == -ERR_HTTP_STATUS || !err ? task->outcome : err_outcome(err);
 
 	release(pl, task, HOST_NOT_TRIED, err);
+	if (task->asks_url && robots_failed(pl, task, err, status, left_ms))
+		return;
 	if (left_ms <= 0 && err)
 		err = -ERR_JOB_DEADLINE;
 	task->attempts_made++;
@@ -458,20 +546,17 @@ static void attempt_failed(struct pipeline *pl, struct task *task, int err, cons
 	task_add_attempt(task, outcome, resp ? resp->status : 0, resp ? resp->total_us / US_PER_MS : 0, MAX(wait_ms, 0));
 	if (wait_ms < 0) {
 		finish(pl, task, err, detail);
-	} else if (task->partition->is_draining) {
-		drop(pl, task);
 	} else {
-		pl->metrics->retries++;
-		task_set_response(task, NULL);
-		account(pl, task);
-		task_set_state(&pl->tasks, task, TASK_BACKOFF);
-		heap_set(&pl->timers, &task->timer, now_us + wait_ms * US_PER_MS);
+		pl->metrics->retries += !task->partition->is_draining;
+		back_off(pl, task, wait_ms);
 	}
 }
 
 /* The one terminal outcome. err 0: task->outcome says OK or NOT_MODIFIED. */
 static void finish(struct pipeline *pl, struct task *task, int err, const char *detail)
 {
+	heap_remove(&pl->timers, &task->timer);
+	pipeline_robots_leave(task);
 	task->err = err;
 	if (err && err != -ERR_HOST_DOWN)
 		task->outcome = err_outcome(err);
@@ -487,6 +572,7 @@ static void finish(struct pipeline *pl, struct task *task, int err, const char *
 static void drop(struct pipeline *pl, struct task *task)
 {
 	heap_remove(&pl->timers, &task->timer);
+	pipeline_robots_leave(task);
 	admit_leave(&task->turn, loop_now_us(pl->loop));
 	if (task->query)
 		resolve_cancel(task->query);
@@ -575,6 +661,8 @@ static void give_turns(struct pipeline *pl)
 	/* Memory is short: only the lowest open job of each partition, so that the commit point always moves. */
 	LIST_EACH(&pl->partitions, part, struct partition, node) {
 		struct task *task = LIST_ENTRY(list_first(&part->open), struct task, open_node);
+		if (task && task->state == TASK_ROBOTS && robots_origin_asker(task->robots))
+			task = robots_origin_asker(task->robots);
 		if (task && task->state == TASK_WAITING && admit_take(&task->turn, now_us))
 			on_turn(pl, task);
 	}
@@ -659,10 +747,12 @@ void pipeline_turn(void *ctx)
 	int64_t now_us = loop_now_us(pl->loop), wake_us;
 
 	run_timers(pl);
+	after_robots(pl);
 	admit_tick(&pl->admit, now_us);
 	read_and_start(pl);
 	pause_or_resume(pl);
 	hosts_sweep(pl->admit.hosts, now_us, 16);
+	pipeline_robots_trim(pl);
 	if (pipeline_commit_due_us(pl) <= now_us)
 		pipeline_commit(pl);
 	wake_us = drain(pl);
@@ -718,7 +808,7 @@ void pipeline_drain_partition(struct pipeline *pl, struct partition *part, int64
 	LIST_EACH(&part->held, task, struct task, open_node)
 		drop(pl, task);
 	LIST_EACH(&part->open, task, struct task, open_node) {
-		if (task->state == TASK_LATER || task->state == TASK_WAITING || task->state == TASK_BACKOFF)
+		if (task->state != TASK_RESOLVING && task->state != TASK_FETCHING && task->state != TASK_DELIVERING)
 			drop(pl, task);
 	}
 	loop_again(pl->loop);
@@ -768,7 +858,7 @@ static bool needs_name(void *ctx, struct turn *turn)
 	const struct task *task = CONTAINER_OF(turn, struct task, turn);
 	struct addresses addrs;
 
-	return !task->url.is_literal && resolve_cached(pl->resolve, task->url.host, &addrs) == -ERR_AGAIN;
+	return !task_url(task)->is_literal && resolve_cached(pl->resolve, task_url(task)->host, &addrs) == -ERR_AGAIN;
 }
 
 static void on_nothing(void *ctx)
@@ -783,6 +873,8 @@ void pipeline_init(struct pipeline *pl, struct loop *loop, struct metrics *metri
 	*pl = (struct pipeline){.loop = loop, .metrics = metrics, .log = log, .opts = opts, .instance = instance, .is_reading = true};
 	pl->random = seed | 1;
 	admit_init(&pl->admit, (int32_t)opts->inflight, (int32_t)opts->partition_inflight, needs_name, pl);
+	pl->robots = robots_cache_new();
+	pipeline_robots_reload(pl);
 	list_init(&pl->partitions);
 	task_lists_init(&pl->tasks);
 	heap_init(&pl->timers);
@@ -801,6 +893,7 @@ void pipeline_done(struct pipeline *pl)
 	dispatcher_free(pl->dispatcher);
 	loop_timer_done(&pl->wake);
 	heap_done(&pl->timers);
+	robots_cache_free(pl->robots);
 	admit_done(&pl->admit);
 }
 
@@ -817,11 +910,12 @@ static void refresh_host(void *ctx, struct host *host)
 
 void pipeline_apply_limits(struct pipeline *pl)
 {
+	pipeline_robots_reload(pl);
 	hosts_each(pl->admit.hosts, refresh_host, pl);
 	admit_set_limits(&pl->admit, (int32_t)pl->opts->inflight, (int32_t)pl->opts->partition_inflight, loop_now_us(pl->loop));
 }
 
 size_t pipeline_bytes(const struct pipeline *pl)
 {
-	return pl->task_bytes + dispatch_bytes(pl->dispatcher) + (pl->fetch ? fetch_bytes(pl->fetch) : 0);
+	return pl->task_bytes + robots_cache_bytes(pl->robots) + dispatch_bytes(pl->dispatcher) + (pl->fetch ? fetch_bytes(pl->fetch) : 0);
 }

@@ -18,6 +18,7 @@
 #include "netguard.h"
 #include "options.h"
 #include "resolve.h"
+#include "robots_cache.h"
 #include "task.h"
 #include "window.h"
 
@@ -53,6 +54,8 @@ struct pipeline {
 	struct kafka_out *out;
 	struct dispatcher *dispatcher;
 	struct admit admit;
+	struct robots_cache *robots;
+	char robots_token[ROBOTS_TOKEN_MAX]; /* of the user agent that the cached rules were read for */
 	struct list partitions;
 	struct task_lists tasks;
 	struct heap timers;     /* tasks */
@@ -89,6 +92,26 @@ bool pipeline_is_drained(const struct partition *part);
 /* Drops what is left, at once. */
 void pipeline_remove_partition(struct pipeline *pl, struct partition *part);
 void pipeline_on_wake(struct pipeline *pl);
+
+/* pipeline_robots.c: robots=obey. A robots.txt is fetched on the turns of the first job that needs it; those of the same origin wait
+ * in TASK_ROBOTS. */
+/* May the task's URL be fetched? 0 and its Crawl-delay, also when its turn shall be for robots.txt (asks_url); -ERR_AGAIN: it was
+ * put to those who wait for the one that asks; -ERR_ROBOTS_DENIED, -ERR_ROBOTS_UNREACHABLE. */
+int pipeline_robots_gate(struct pipeline *pl, struct task *task, int64_t *ret_delay_us) MUST_CHECK;
+/* What is different in a request for robots.txt. */
+void pipeline_robots_request(struct pipeline *pl, struct fetch_request *req);
+/* 0: asks_url is the next hop, or NULL and the rules are known; or why there is no answer. */
+int pipeline_robots_answer(struct pipeline *pl, struct task *task, const struct response *resp) MUST_CHECK;
+/* No answer, and that stands for a while. */
+void pipeline_robots_unreachable(struct pipeline *pl, struct task *task);
+/* It asks and waits no more. */
+void pipeline_robots_leave(struct task *task);
+/* An empty or another token: rules read for the old one are forgotten. */
+void pipeline_robots_reload(struct pipeline *pl);
+/* The next that waits without cause, taken off its list; NULL when there is none. */
+struct task *pipeline_robots_due(struct pipeline *pl);
+/* Keeps the cache within its bounds. */
+void pipeline_robots_trim(struct pipeline *pl);
 
 /* pipeline_commit.c */
 /* When the next commit may go; INT64_MAX when nothing is to be committed, or one is in flight. */

@@ -86,6 +86,8 @@ static void fill_gauges(struct pipeline *pl, bool is_healthy)
 	metrics->memory_bytes = (int64_t)pipeline_bytes(pl);
 	metrics->memory_max_bytes = pl->opts->memory_max;
 	metrics->hosts = (int64_t)hosts_count(pl->admit.hosts);
+	metrics->robots_known = (int64_t)robots_cache_count(pl->robots);
+	metrics->robots_bytes = (int64_t)robots_cache_bytes(pl->robots);
 	metrics->partitions = (int64_t)pl->partitions.len;
 	metrics->prefetch_max_bytes = metrics->partitions * PREFETCH_BYTES_PER_PARTITION;
 	metrics->oldest_undelivered_ms = age_ms(loop_now_us(pl->loop), dispatch_oldest_us(pl->dispatcher, NULL));

@@ -8,12 +8,13 @@
 #define BIT(state) (1u << (state))
 
 static const unsigned legal_moves[TASK_STATES] = {
-	[TASK_NEW] = BIT(TASK_LATER) | BIT(TASK_WAITING) | BIT(TASK_DELIVERING),
-	[TASK_LATER] = BIT(TASK_WAITING) | BIT(TASK_DELIVERING),
+	[TASK_NEW] = BIT(TASK_LATER) | BIT(TASK_ROBOTS) | BIT(TASK_WAITING) | BIT(TASK_DELIVERING),
+	[TASK_LATER] = BIT(TASK_ROBOTS) | BIT(TASK_WAITING) | BIT(TASK_DELIVERING),
+	[TASK_ROBOTS] = BIT(TASK_WAITING) | BIT(TASK_DELIVERING),
 	[TASK_WAITING] = BIT(TASK_RESOLVING) | BIT(TASK_FETCHING) | BIT(TASK_DELIVERING) | BIT(TASK_BACKOFF),
 	[TASK_RESOLVING] = BIT(TASK_FETCHING) | BIT(TASK_BACKOFF) | BIT(TASK_DELIVERING),
-	[TASK_FETCHING] = BIT(TASK_WAITING) | BIT(TASK_BACKOFF) | BIT(TASK_DELIVERING),
-	[TASK_BACKOFF] = BIT(TASK_WAITING) | BIT(TASK_DELIVERING),
+	[TASK_FETCHING] = BIT(TASK_ROBOTS) | BIT(TASK_WAITING) | BIT(TASK_BACKOFF) | BIT(TASK_DELIVERING),
+	[TASK_BACKOFF] = BIT(TASK_ROBOTS) | BIT(TASK_WAITING) | BIT(TASK_DELIVERING),
 	[TASK_DELIVERING] = 0,
 };
 
@@ -65,7 +66,7 @@ static void response_free(struct response *resp)
 
 void task_free(struct task *task)
 {
-	assert(!task->turn.has_slots && !task->turn.line && !task->query && !task->transfer && !task->timer.place);
+	assert(!task->robots && !task->turn.has_slots && !task->turn.line && !task->query && !task->transfer && !task->timer.place);
 	list_remove(&task->node);
 	list_remove(&task->open_node);
 	response_free(task->resp);
@@ -127,6 +128,11 @@ void task_set_response(struct task *task, struct response *resp)
 {
 	response_free(task->resp);
 	task->resp = resp;
+}
+
+const struct url *task_url(const struct task *task)
+{
+	return task->asks_url ? task->asks_url : &task->url;
 }
 
 struct result task_result(const struct task *task, const char *instance)

@@ -1,10 +1,10 @@
 /* task - one URL and its legal states.
  *
- *   NEW -> LATER -> WAITING -> RESOLVING -> FETCHING -> DELIVERING -> DONE
- *                    ^  |          |            |  |        ^
- *                    |  +----------+------------+--|--------+     any failure that is final
- *                    |                          |  +-> BACKOFF --+
- *                    +--------------------------+----------------+ redirect hop, retry
+ *   NEW -> (LATER) -> (ROBOTS) -> WAITING -> RESOLVING -> FETCHING -> DELIVERING -> DONE
+ *                                     ^  |          |            |  |        ^
+ *                                     |  +----------+------------+--|--------+     any failure that is final
+ *                                     |                          |  +-> BACKOFF --+
+ *                                     +--------------------------+----------------+ redirect hop, retry, robots.txt known
  *
  * A task and all its text live in one arena that is freed with it. It is on the list of its state, always.
  * Slots (see admit.h) are held in RESOLVING and FETCHING only. Layer 2: no I/O. */
@@ -24,6 +24,7 @@
 enum task_state {
 	TASK_NEW,
 	TASK_LATER,      /* not_before_at_ms is ahead */
+	TASK_ROBOTS,     /* another job asks for the robots.txt of its origin */
 	TASK_WAITING,    /* in the line of its host */
 	TASK_RESOLVING,
 	TASK_FETCHING,
@@ -33,6 +34,7 @@ enum task_state {
 };
 
 struct partition;
+struct robots_origin;
 struct transfer;
 struct resolve_query;
 struct dispatch;
@@ -41,7 +43,7 @@ struct task {
 	struct arena arena;
 	struct list_node node;      /* on the list of its state */
 	struct list_node open_node; /* on its partition's open jobs, in offset order */
-	struct heap_node timer;     /* LATER: its time; WAITING: expiry or deadline; BACKOFF: next attempt */
+	struct heap_node timer;     /* LATER: its time; ROBOTS, WAITING: expiry or deadline; BACKOFF: next attempt */
 	struct turn turn;
 	struct partition *partition; /* NULL: it moved away; what is left is only waited for */
 	enum task_state state;
@@ -61,6 +63,12 @@ struct task {
 	size_t n_attempts;
 	struct redirect *redirects; /* room for limits.max_redirects */
 	bool drop_credentials;      /* a hop left the origin */
+
+	/* robots.txt of its origin: it waits in ROBOTS for who asks, or asks_url is what its turns are for now. */
+	struct robots_origin *robots;
+	struct list_node robots_node;
+	struct url *asks_url;
+	int32_t asks_hops, asks_attempts;
 
 	struct resolve_query *query; /* set while RESOLVING */
 	struct transfer *transfer;   /* set while FETCHING */
@@ -95,6 +103,8 @@ void task_add_attempt(struct task *task, enum outcome outcome, int status, int64
 int task_follow(struct task *task, const struct url *url, const struct response *resp, struct span location) MUST_CHECK;
 /* Takes resp (may be NULL) in place of the one before. */
 void task_set_response(struct task *task, struct response *resp);
+/* What its turn is for: its URL, or a robots.txt. */
+const struct url *task_url(const struct task *task);
 /* What the result says of it. Views into the task. */
 struct result task_result(const struct task *task, const char *instance);
 /* The job's headers without those that must not follow to another origin. */

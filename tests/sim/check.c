@@ -136,7 +136,7 @@ void check_idle(struct machine *machine)
 	for (int state = 0; state < TASK_STATES; state++)
 		if (!list_empty(&pl->tasks.in[state]))
 			fail("machine %d: %zu jobs in state %d when all is done", machine->id, pl->tasks.in[state].len, state);
-	IS(machine, pipeline_bytes(pl), ==, 0, "memory counted when nothing is held");
+	IS(machine, pipeline_bytes(pl), ==, robots_cache_bytes(pl->robots), "memory counted when nothing is held");
 	LIST_EACH(&pl->partitions, part, struct partition, node) {
 		IS(machine, part->open.len + part->held.len, ==, 0, "open jobs when all is done");
 		if (part->win && window_is_dirty(part->win))
@@ -146,7 +146,7 @@ void check_idle(struct machine *machine)
 
 void print_machine(const struct machine *machine)
 {
-	static const char *const names[TASK_STATES] = {"new", "later", "waiting", "resolving", "fetching", "backoff", "delivering"};
+	static const char *const names[TASK_STATES] = {"new", "later", "robots", "waiting", "resolving", "fetching", "backoff", "delivering"};
 	const struct pipeline *pl = machine->pl;
 
 	if (!machine->worker)

@@ -81,6 +81,8 @@ static void set_limits(void)
 	set("host.inflight=%d", (int)rnd_between(1, chance(0.5) ? 3 : 20));
 	if (chance(0.3))
 		set("host.rate=%d", (int)rnd_between(2, 50));
+	if (chance(0.3))
+		set("robots=obey");
 	set("host.backoff_max=%ds", (int)rnd(20));
 	set("fetch.timeout=%dms", (int)rnd_between(200, 10000));
 	set("fetch.connect_timeout=%dms", (int)rnd_between(100, 3000));

@@ -356,6 +356,8 @@ static void answer(const struct origin *origin, const struct url *url, struct re
 		resp->status = good[rnd(ARRAY_LEN(good))];
 }
 
+static const char robots_txt[] = "User-agent: *\nDisallow: /9\nCrawl-delay: 0.1\n";
+
 /* How much is read of a body of len bytes. */
 static size_t give_body(struct response *resp, const struct fetch_request *req, size_t len)
 {
@@ -376,6 +378,8 @@ static size_t give_body(struct response *resp, const struct fetch_request *req, 
 		abort();
 	memset(to, 'x', kept);
 	resp->body.len += kept;
+	if (kept > sizeof(robots_txt) && strstr(req->url->text, "/robots.txt"))
+		memcpy(to, robots_txt, sizeof(robots_txt) - 1);
 	return kept;
 }
 

@@ -104,6 +104,7 @@ static void names_are_for_ever(void **state)
 	    "ADDRESS_DENIED",
 	    "HOST_DENIED",
 	    "ROBOTS_DENIED",
+	    "ROBOTS_UNREACHABLE",
 	    "DNS_NXDOMAIN",
 	    "DNS_NO_DATA",
 	    "DNS_SERVFAIL",

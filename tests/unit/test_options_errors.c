@@ -130,24 +130,6 @@ static void a_contradiction_is_blamed_on_the_later_source(void **state)
 	output_done(&out);
 }
 
-static void what_is_not_built_is_refused(void **state)
-{
-	static const struct {
-		const char *file, *expected;
-	} rows[] = {
-		    {"robots = obey", "gatherd.conf:1: robots = obey is not built yet"},
-	    {"[host \"a\"]\n[host \"b\"]\nrobots = obey",
-	     "gatherd.conf:2: in this section: robots = obey is not built yet"},
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct output out = load((struct input){.file = rows[i].file});
-		assert_int_equal(out.err, -ERR_INVALID);
-		assert_string_equal(out.errors, rows[i].expected);
-		output_done(&out);
-	}
-}
-
 static void broken_lines_are_refused(void **state)
 {
 	static const struct {
@@ -378,7 +360,6 @@ int main(void)
 	    cmocka_unit_test(wrong_values_are_refused),
 	    cmocka_unit_test(what_no_single_row_can_say_is_refused),
 	    cmocka_unit_test(a_contradiction_is_blamed_on_the_later_source),
-	    cmocka_unit_test(what_is_not_built_is_refused),
 	    cmocka_unit_test(broken_lines_are_refused),
 	    cmocka_unit_test(all_errors_are_told),
 	    cmocka_unit_test(a_thousand_errors_are_cut),
