@@ -20,7 +20,6 @@ static void enqueue(struct pipeline *pl, struct task *task);
 static void start_fetch(struct pipeline *pl, struct task *task, const struct addresses *addrs);
 static void attempt_failed(struct pipeline *pl, struct task *task, int err, const char *detail);
 static void finish(struct pipeline *pl, struct task *task, int err, const char *detail);
-static void drop(struct pipeline *pl, struct task *task);
 static void back_off(struct pipeline *pl, struct task *task, int64_t wait_ms);
 
 /* Counts what the task holds against memory.max. Payloads are counted by the dispatcher, running transfers by fetch. */
@@ -89,7 +88,7 @@ static bool open_task(struct pipeline *pl, struct partition *part, struct task *
 	list_remove(&task->open_node);
 	if (err) {
 		pl->metrics->jobs_skipped++;
-		drop(pl, task);
+		pipeline_drop(pl, task);
 		return true;
 	}
 	list_push(&part->open, &task->open_node);
@@ -450,7 +449,7 @@ static void on_robots_fetched(struct pipeline *pl, struct task *task, struct res
 	}
 	task_set_response(task, NULL);
 	if (task->partition->is_draining)
-		drop(pl, task);
+		pipeline_drop(pl, task);
 	else
 		enqueue(pl, task);
 }
@@ -476,7 +475,7 @@ static void on_fetched(void *ctx, struct response *resp)
 		response_done(resp);
 		free(resp);
 		if (task->partition->is_draining)
-			drop(pl, task);
+			pipeline_drop(pl, task);
 		else
 			enqueue(pl, task);
 		return;
@@ -500,7 +499,7 @@ static uint32_t next_random(struct pipeline *pl)
 static void back_off(struct pipeline *pl, struct task *task, int64_t wait_ms)
 {
 	if (task->partition->is_draining) {
-		drop(pl, task);
+		pipeline_drop(pl, task);
 		return;
 	}
 	task_set_response(task, NULL);
@@ -569,7 +568,7 @@ static void finish(struct pipeline *pl, struct task *task, int err, const char *
 }
 
 /* Without a result: the job is not complete, the next owner reads it again. */
-static void drop(struct pipeline *pl, struct task *task)
+void pipeline_drop(struct pipeline *pl, struct task *task)
 {
 	heap_remove(&pl->timers, &task->timer);
 	pipeline_robots_leave(task);
@@ -718,7 +717,7 @@ static int64_t drain_partition(struct pipeline *pl, struct partition *part)
 
 	LIST_EACH(&part->open, task, struct task, open_node) {
 		if (task->state != TASK_DELIVERING && now_us >= part->cut_us)
-			drop(pl, task);
+			pipeline_drop(pl, task);
 	}
 	if (pipeline_is_drained(part) || now_us >= part->give_up_us)
 		return 0;
@@ -762,92 +761,6 @@ void pipeline_turn(void *ctx)
 		wake_us = MIN(wake_us, timer->at_us);
 	if (wake_us != INT64_MAX)
 		loop_timer_set(&pl->wake, wake_us);
-}
-
-/* ---- partitions come and go (lifecycle.c decides) ---- */
-
-struct partition *pipeline_add_partition(struct pipeline *pl, struct kafka_part *kafka)
-{
-	struct partition *part = xcalloc(1, sizeof(*part));
-
-	part->kafka = kafka;
-	part->committed = -1;
-	part->epoch = pl->epoch;
-	admit_part_init(&pl->admit, &part->admit);
-	list_init(&part->open);
-	list_init(&part->held);
-	list_push(&pl->partitions, &part->node);
-	kafka_part_set_ctx(kafka, part);
-	return part;
-}
-
-void pipeline_begin_partition(struct pipeline *pl, struct partition *part, int64_t offset, const char *metadata, size_t len)
-{
-	if (offset >= 0) {
-		part->win = window_new(offset, (int32_t)pl->opts->partition_window);
-		part->committed = offset;
-		if (window_restore(part->win, metadata, len)) {
-			pl->metrics->completed_sets_dropped++;
-			log_warn(pl->log, "the completed set in the commit cannot be parsed and is ignored",
-				 LOG_STR("topic", kafka_part_topic(part->kafka)), LOG_NUM("partition", kafka_part_partition(part->kafka)));
-		}
-	}
-	part->may_read = true;
-	loop_again(pl->loop);
-}
-
-void pipeline_drain_partition(struct pipeline *pl, struct partition *part, int64_t cut_us, int64_t give_up_us)
-{
-	if (!part->is_draining) {
-		part->is_draining = true;
-		part->cut_us = cut_us;
-		part->give_up_us = give_up_us;
-	}
-	part->cut_us = MIN(part->cut_us, cut_us);
-	part->give_up_us = MIN(part->give_up_us, give_up_us);
-	LIST_EACH(&part->held, task, struct task, open_node)
-		drop(pl, task);
-	LIST_EACH(&part->open, task, struct task, open_node) {
-		if (task->state != TASK_RESOLVING && task->state != TASK_FETCHING && task->state != TASK_DELIVERING)
-			drop(pl, task);
-	}
-	loop_again(pl->loop);
-}
-
-bool pipeline_is_drained(const struct partition *part)
-{
-	return list_empty(&part->open) && list_empty(&part->held) && !part->is_in_commit && !(part->win && window_is_dirty(part->win));
-}
-
-void pipeline_remove_partition(struct pipeline *pl, struct partition *part)
-{
-	size_t bytes, n_in_txn = dispatch_forget(pl->dispatcher, part, &bytes);
-
-	pl->task_bytes -= bytes;
-	pipeline_drain_partition(pl, part, 0, 0);
-	LIST_EACH(&part->open, task, struct task, open_node) {
-		if (task->state != TASK_DELIVERING) {
-			drop(pl, task);
-		} else {
-			pl->task_bytes -= task->bytes;
-			if (dispatch_give_up(pl->dispatcher, task))
-				n_in_txn++;
-		}
-	}
-	if (pl->opts->delivery == DELIVERY_AT_LEAST_ONCE)
-		pl->metrics->revoke_undelivered += n_in_txn;
-	else if (n_in_txn && pl->out) /* none at the end: nobody commits it any more */
-		kafka_out_abort(pl->out); /* its offsets will never be in it */
-	admit_part_done(&part->admit, loop_now_us(pl->loop));
-	list_remove(&part->node);
-	window_free(part->win);
-	free(part);
-}
-
-void pipeline_on_wake(struct pipeline *pl)
-{
-	LIST_EACH(&pl->partitions, part, struct partition, node)
-		part->is_dry = false;
 }
 
 /* ---- made and unmade ---- */

@@ -81,7 +81,7 @@ void pipeline_done(struct pipeline *pl);
 /* After each turn of the loop: what is due, turns, reading, drains, the commit. */
 void pipeline_turn(void *pl);
 
-/* From kafka_in: */
+/* pipeline_parts.c, and from kafka_in: */
 struct partition *pipeline_add_partition(struct pipeline *pl, struct kafka_part *kafka);
 void pipeline_begin_partition(struct pipeline *pl, struct partition *part, int64_t offset, const char *metadata, size_t len);
 /* Stops reading; waiting and backing-off jobs are let go; transfers have until cut_us, deliveries and the last commit until
@@ -112,6 +112,9 @@ void pipeline_robots_reload(struct pipeline *pl);
 struct task *pipeline_robots_due(struct pipeline *pl);
 /* Keeps the cache within its bounds. */
 void pipeline_robots_trim(struct pipeline *pl);
+
+/* For pipeline_parts.c: without a result. The job is not complete, the next owner reads it again. */
+void pipeline_drop(struct pipeline *pl, struct task *task);
 
 /* pipeline_commit.c */
 /* When the next commit may go; INT64_MAX when nothing is to be committed, or one is in flight. */
