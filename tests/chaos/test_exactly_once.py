@@ -21,7 +21,7 @@ LANE, LANES = (int(n) for n in os.environ.get("GATHERD_CHAOS_LANE", "0/1").split
 def test_hard_exactly_once(make_world, seed, budget, capsys):
     """All faults, the graceful ones too, in the seed's order."""
     report, left_s = Report(capsys, "hard, exactly once", seed), budget.begin("test_hard_exactly_once")
-    plan = faults.plan(seed, "hard, exactly once", KINDS)
+    plan = faults.plan(seed, "hard, exactly once", faults.IN_TRANSACTIONS)
     faults_run(make_world, EXACTLY_ONCE, plan, report, lambda: left_s() - 6)
 
 
