@@ -12,7 +12,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define OVERRIDES_MAX 40
+#define OVERRIDES_MAX 60
 #define STUCK_US (300 * US_PER_S)
 #define LONGEST_US (4 * 3600 * US_PER_S)
 #define REST_US (30 * US_PER_S)
@@ -47,6 +47,7 @@ static struct history {
 	size_t n_overrides, n_at_first; /* those of reloads come after */
 	int64_t memory_max; /* 0 = as set */
 	bool faults[FAULTS];
+	bool is_struck;
 	int64_t fault_every_us, calm_at_us;
 	struct event fault, show;
 	bool has_ended; /* no more faults: what is left must come to its end */
@@ -428,7 +429,7 @@ static void heal(void)
 	history.has_ended = true;
 	broker.delivery_fails = broker.delivery_unsure = broker.commit_fails = broker.commit_unsure = broker.is_slow = 0;
 	broker.producer_breaks = 0;
-	broker.topic_max = SIZE_MAX; /* somebody raised it */
+	broker.topic_max = broker.dead_letter_max = SIZE_MAX; /* somebody raised them */
 	broker.rebalance_timeout_us = 300 * US_PER_S; /* a shorter one than a drain takes may go on for ever */
 	trace(NULL, "no more faults", 0, 0);
 	if (n_running() == 0 && !world.machines[0].boot.due.place)
@@ -526,7 +527,7 @@ static void strike(void)
 			if (strcmp(strikes[k].name, history.wish.strike) != 0)
 				continue;
 			trace(machine, "struck", (int64_t)world.n_steps, 0);
-			history.faults[strikes[k].fault] = true;
+			history.is_struck = true;
 			inflict_on(machine, strikes[k].fault);
 			return;
 		}
@@ -569,7 +570,7 @@ static void check_dead_letters(void)
 static void check_doubles(void)
 {
 	static const enum fault doubling[] = {FAULT_CRASH, FAULT_KICK, FAULT_FREEZE, FAULT_SECOND_SIGNAL};
-	bool may_double = history.was_cut || history.is_unsure || history.is_hasty || seen.given_up > history.given_up_before;
+	bool may_double = history.was_cut || history.is_unsure || history.is_hasty || history.is_struck || seen.given_up > history.given_up_before;
 
 	for (size_t i = 0; i < ARRAY_LEN(doubling); i++)
 		may_double |= history.faults[doubling[i]];
