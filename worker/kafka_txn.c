@@ -282,7 +282,9 @@ bool kafka_out_quiesce(struct kafka_out *out)
 	begin(out); /* nothing was produced: offsets alone */
 	if (txn->state == TXN_OPEN)
 		txn->state = TXN_CLOSING;
-	return txn->state == TXN_CLOSING && out->pending == 0;
+	bool is_quiet = txn->state == TXN_CLOSING && out->pending == 0;
+	out->was_full |= !is_quiet; /* on_room is owed: a handle that becomes ready has nothing else to say */
+	return is_quiet;
 }
 
 void kafka_out_commit(struct kafka_out *out, const struct kafka_commit *rows, size_t n, struct kafka_member *member)

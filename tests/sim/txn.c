@@ -241,7 +241,9 @@ bool kafka_out_quiesce(struct kafka_out *out)
 {
 	if (out->state == TXN_READY || out->state == TXN_OPEN)
 		out->state = TXN_CLOSING;
-	return out->state == TXN_CLOSING && out->sendings.len == 0;
+	bool is_quiet = out->state == TXN_CLOSING && out->sendings.len == 0;
+	out->is_full |= !is_quiet;
+	return is_quiet;
 }
 
 static void on_end_arrives(void *ctx);
