@@ -2,6 +2,8 @@
  * next. */
 #include "fetch_internal.h"
 
+#include "retry.h"
+
 #include <stdio.h>
 #include <strings.h>
 
@@ -232,6 +234,9 @@ static void set_request(struct setter *s, struct transfer *t, const struct fetch
 	struct curl_slist *headers = headers_build(t, req, has_body);
 
 	SET(s, CURLOPT_URL, req->url->text);
+	/* When a kept connection ends before the answer, libcurl sends the request again by itself. */
+	if (!retry_is_idempotent(req->method))
+		SET(s, CURLOPT_FRESH_CONNECT, 1L);
 	if (is_given(req->user_agent))
 		SET(s, CURLOPT_USERAGENT, req->user_agent); /* a header of the job takes its place in libcurl */
 	if (headers)

@@ -11,6 +11,7 @@
 
 #include "arena.h"
 #include "base.h"
+#include "field.h"
 #include "options.h"
 
 #define JOB_BYTES_MAX (1024 * 1024)
@@ -35,11 +36,6 @@ struct record {
 	struct span key, value;
 	const struct record_header *headers;
 	size_t n_headers;
-};
-
-struct header {
-	const char *name;
-	struct span value;
 };
 
 struct attr {

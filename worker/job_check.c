@@ -3,42 +3,7 @@
 #include "job_internal.h"
 #include "utf8.h"
 
-#include <strings.h>
-
 #define SHA256_BYTES 32
-
-/* RFC 9110 5.6.2; not isalnum, which follows the locale. */
-static bool is_token_char(uint8_t c)
-{
-	if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'))
-		return true;
-	return c && strchr("!#$%&'*+-.^_`|~", c);
-}
-
-static size_t token_len(const char *text)
-{
-	size_t len = 0;
-
-	while (is_token_char((uint8_t)text[len]))
-		len++;
-	return len;
-}
-
-static bool is_token(const char *text)
-{
-	size_t len = token_len(text);
-
-	return len && !text[len];
-}
-
-/* RFC 9110 5.5: no control character but tab. */
-static bool is_header_value(struct span value)
-{
-	for (size_t i = 0; i < value.len; i++)
-		if ((value.data[i] < 0x20 && value.data[i] != '\t') || value.data[i] == 0x7f)
-			return false;
-	return true;
-}
 
 static bool is_utf8(const char *text)
 {
@@ -116,28 +81,15 @@ static int check_text(struct arena *arena, struct job *job, const char **ret_det
 
 /* ---- what goes into the request ---- */
 
-static bool is_denied_header(const char *name)
-{
-	static const char *const denied[] = {"host", "content-length", "transfer-encoding", "connection", "keep-alive",
-					     "te",   "trailer",	       "upgrade",	    "expect"};
-
-	if (strncasecmp(name, "proxy-", 6) == 0)
-		return true;
-	for (size_t i = 0; i < ARRAY_LEN(denied); i++)
-		if (strcasecmp(name, denied[i]) == 0)
-			return true;
-	return false;
-}
-
 static int check_header(struct arena *arena, const struct header *header, const char **ret_detail)
 {
-	if (!is_token(header->name))
+	if (!field_is_token(header->name))
 		return job_fault(arena, ret_detail, -ERR_HEADER_NAME, "headers.name", "not an HTTP token");
 	/* A token, so it is ASCII and may be cut anywhere. */
-	if (is_denied_header(header->name))
+	if (field_is_denied(header->name))
 		return job_fault(arena, ret_detail, -ERR_HEADER_DENIED, "headers.name",
 				 arena_printf(arena, "a job may not set %.64s", header->name));
-	if (!is_header_value(header->value))
+	if (!field_is_value(header->value))
 		return job_fault(arena, ret_detail, -ERR_HEADER_VALUE, "headers.value",
 				 arena_printf(arena, "that of %.64s has a control character", header->name));
 	return 0;
@@ -159,11 +111,11 @@ static int check_headers(struct arena *arena, const struct job *job, const char 
 
 static int check_request(struct arena *arena, const struct job *job, const char **ret_detail)
 {
-	if (job->method && !is_token(job->method))
+	if (job->method && !field_is_token(job->method))
 		return job_fault(arena, ret_detail, -ERR_METHOD_SYNTAX, "method", "not an HTTP token");
-	if (!is_header_value(span_str(job->if_none_match)))
+	if (!field_is_value(span_str(job->if_none_match)))
 		return job_fault(arena, ret_detail, -ERR_HEADER_VALUE, "if_none_match", "has a control character");
-	if (!is_header_value(span_str(job->if_modified_since)))
+	if (!field_is_value(span_str(job->if_modified_since)))
 		return job_fault(arena, ret_detail, -ERR_HEADER_VALUE, "if_modified_since", "has a control character");
 	return check_headers(arena, job, ret_detail);
 }
@@ -173,9 +125,9 @@ static int check_request(struct arena *arena, const struct job *job, const char 
 /* A pattern that no answer can match would fail every one of them, and late. */
 static bool is_media_pattern(const char *text)
 {
-	size_t len = token_len(text);
+	size_t len = field_token_len(text);
 
-	return len && text[len] == '/' && is_token(text + len + 1);
+	return len && text[len] == '/' && field_is_token(text + len + 1);
 }
 
 static int check_expect(struct arena *arena, const struct job *job, const char **ret_detail)

@@ -21,6 +21,8 @@ const struct option_row option_rows[ROW_COUNT] = {
 	{key, help, NULL, TYPE_FLOAT, UNIT_COUNT, reload, true, AT_HOST(field), min, max, initial},
 #define HOST_ENUM(field, key, values, initial, reload, help)                                                           \
 	{key, help, values, TYPE_ENUM, UNIT_COUNT, reload, true, AT_HOST(field), 0, 0, initial},
+#define HOST_SET(field, key, values, initial, reload, help)                                                            \
+	{key, help, values, TYPE_SET, UNIT_COUNT, reload, true, AT_HOST(field), 0, 0, initial},
 #include "options.def"
 };
 
@@ -86,7 +88,7 @@ static void set_defaults(struct options *opts)
 			*(int64_t *)at = row->initial;
 		else if (row->type == TYPE_FLOAT)
 			*(double *)at = (double)row->initial;
-		else if (row->type == TYPE_ENUM)
+		else if (row->type == TYPE_ENUM || row->type == TYPE_SET)
 			*(int *)at = (int)row->initial;
 		else if (option_parse(row, at, row->text, &must))
 			abort(); /* a default of the table that the table refuses */
@@ -101,6 +103,7 @@ static size_t option_size(const struct option_row *row)
 	case TYPE_LIST:
 		return sizeof(struct strlist);
 	case TYPE_ENUM:
+	case TYPE_SET:
 		return sizeof(int);
 	default:
 		return sizeof(int64_t);
@@ -180,6 +183,7 @@ static bool option_equal(const struct option_row *row, const void *a, const void
 	case TYPE_FLOAT:
 		return !(*(const double *)a < *(const double *)b) && !(*(const double *)a > *(const double *)b);
 	case TYPE_ENUM:
+	case TYPE_SET:
 		return *(const int *)a == *(const int *)b;
 	case TYPE_STR:
 		return strcmp(*(char *const *)a, *(char *const *)b) == 0;

@@ -32,6 +32,9 @@ struct kafka_property {
 enum delivery_mode { DELIVERY_AT_LEAST_ONCE, DELIVERY_EXACTLY_ONCE };
 enum body_overflow { BODY_OVERFLOW_TRUNCATE, BODY_OVERFLOW_FAIL };
 enum robots_mode { ROBOTS_OFF, ROBOTS_OBEY };
+/* In the order of METHODS. */
+#define METHODS "GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS"
+enum method_bit { METHOD_GET = 1, METHOD_HEAD = 2 };
 enum job_format { JOB_FORMAT_AUTO, JOB_FORMAT_PROTOBUF, JOB_FORMAT_JSON, JOB_FORMAT_URL };
 
 /* The settings that make sense per host: HOST_* rows. */
@@ -39,6 +42,7 @@ struct host_options {
 #define HOST_INT(field, ...) int64_t field;
 #define HOST_FLOAT(field, ...) double field;
 #define HOST_ENUM(field, ...) int field;
+#define HOST_SET(field, ...) int field;
 #include "options.def"
 };
 
@@ -80,6 +84,8 @@ int options_section_of(const struct options *opts, const char *host);
 /* The table for people, for --options; as Markdown for docs/options.md. Writes to the stream. */
 void options_print(void *file, bool markdown);
 
+/* Which of "a|b|c" the name is, from 0; -1 = none of them. */
+int options_index_of(const char *values, const char *name, size_t len);
 /* Parsers, also for gatherctl. 0 or -ERR_INVALID. "1500ms", "10 s", "2m", "1h" -> ms; a number without a unit is refused, but
  * for 0. "900 KiB", "1MiB", "1 GiB", "512" -> bytes. */
 int options_parse_duration(const char *text, int64_t *ret_ms) MUST_CHECK;

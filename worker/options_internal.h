@@ -6,19 +6,19 @@
 #include "buf.h"
 #include "options.h"
 
-enum option_type { TYPE_INT, TYPE_FLOAT, TYPE_ENUM, TYPE_STR, TYPE_LIST };
+enum option_type { TYPE_INT, TYPE_FLOAT, TYPE_ENUM, TYPE_SET, TYPE_STR, TYPE_LIST };
 enum option_unit { UNIT_COUNT, UNIT_MS, UNIT_BYTES };
 enum option_reload { LIVE, RESTART };
 
 struct option_row {
 	const char *key, *help;
-	const char *text; /* STR and LIST: the default; ENUM: "value|value" */
+	const char *text; /* STR and LIST: the default; ENUM and SET: "value|value" */
 	enum option_type type;
 	enum option_unit unit;
 	enum option_reload reload;
 	bool is_host; /* also per host: offset is then in struct host_options */
 	size_t offset;
-	int64_t min, max, initial; /* INT, FLOAT; initial also ENUM */
+	int64_t min, max, initial; /* INT, FLOAT; initial also ENUM; SET: bits */
 };
 
 /* Names each row: ROW_partition_inflight is its index. */
@@ -30,6 +30,7 @@ enum option_index {
 #define HOST_INT(field, ...) ROW_##field,
 #define HOST_FLOAT(field, ...) ROW_##field,
 #define HOST_ENUM(field, ...) ROW_##field,
+#define HOST_SET(field, ...) ROW_##field,
 #include "options.def"
 	ROW_COUNT
 };

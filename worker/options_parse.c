@@ -5,6 +5,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#define BLANKS " \t\r\n"
+
 static const struct unit {
 	const char *name;
 	int64_t factor;
@@ -148,21 +150,49 @@ static int parse_float(const struct option_row *row, double *at, const char *tex
 	return 0;
 }
 
-static int parse_enum(const struct option_row *row, int *at, const char *text, char **ret_must)
+int options_index_of(const char *values, const char *name, size_t len)
 {
-	const char *values = row->text;
-	size_t len = strlen(text);
-
 	for (int i = 0; *values; i++) {
 		size_t n = strcspn(values, "|");
-		if (n == len && strncmp(values, text, n) == 0) {
-			*at = i;
-			return 0;
-		}
+		if (n == len && strncmp(values, name, n) == 0)
+			return i;
 		values += n + (values[n] == '|');
 	}
-	*ret_must = xasprintf("must be one of %s", row->text);
-	return -ERR_INVALID;
+	return -1;
+}
+
+static int parse_enum(const struct option_row *row, int *at, const char *text, char **ret_must)
+{
+	int i = options_index_of(row->text, text, strlen(text));
+
+	if (i < 0) {
+		*ret_must = xasprintf("must be one of %s", row->text);
+		return -ERR_INVALID;
+	}
+	*at = i;
+	return 0;
+}
+
+static int parse_set(const struct option_row *row, int *at, const char *text, char **ret_must)
+{
+	int set = 0;
+
+	for (const char *s = text + strspn(text, BLANKS); *s; s += strspn(s, BLANKS)) {
+		size_t n = strcspn(s, BLANKS);
+		int i = options_index_of(row->text, s, n);
+		if (i < 0) {
+			set = 0;
+			break;
+		}
+		set |= 1 << i;
+		s += n;
+	}
+	if (!set) {
+		*ret_must = xasprintf("must be one or more of %s", row->text);
+		return -ERR_INVALID;
+	}
+	*at = set;
+	return 0;
 }
 
 static int parse_str(char **at, const char *text, char **ret_must)
@@ -181,8 +211,8 @@ static int parse_str(char **at, const char *text, char **ret_must)
 static void parse_list(struct strlist *list, const char *text)
 {
 	for (;;) {
-		text += strspn(text, " \t\r\n");
-		size_t n = strcspn(text, " \t\r\n");
+		text += strspn(text, BLANKS);
+		size_t n = strcspn(text, BLANKS);
 		if (n == 0)
 			return;
 		strlist_add(list, text, n);
@@ -200,6 +230,8 @@ int option_parse(const struct option_row *row, void *at, const char *text, char 
 		return parse_float(row, at, text, ret_must);
 	case TYPE_ENUM:
 		return parse_enum(row, at, text, ret_must);
+	case TYPE_SET:
+		return parse_set(row, at, text, ret_must);
 	case TYPE_STR:
 		return parse_str(at, text, ret_must);
 	case TYPE_LIST:

@@ -9,12 +9,27 @@ struct cells {
 	const char *unit, *when;
 };
 
+static void set_text(const struct option_row *row, char *out, size_t size)
+{
+	const char *text = row->text;
+	size_t len = 0;
+
+	for (int64_t bits = row->initial; bits; bits >>= 1) {
+		size_t n = strcspn(text, "|");
+		if (bits & 1)
+			len += (size_t)snprintf(out + len, size - len, "%s%.*s", len ? " " : "", (int)n, text);
+		text += n + 1;
+	}
+}
+
 static const char *initial_text(const struct option_row *row, char *out, size_t size)
 {
 	char number[OPTION_TEXT_MAX];
 	const char *text = row->text;
 
-	if (row->type == TYPE_ENUM) {
+	if (row->type == TYPE_SET) {
+		set_text(row, out, size);
+	} else if (row->type == TYPE_ENUM) {
 		for (int64_t i = 0; i < row->initial; i++)
 			text = strchr(text, '|') + 1;
 		snprintf(out, size, "%.*s", (int)strcspn(text, "|"), text);
@@ -33,7 +48,7 @@ static const char *limits_text(const struct option_row *row, char *out, size_t s
 
 	if (row->type == TYPE_STR || row->type == TYPE_LIST)
 		return snprintf(out, size, "-"), out;
-	if (row->type != TYPE_ENUM) {
+	if (row->type != TYPE_ENUM && row->type != TYPE_SET) {
 		snprintf(out, size, "%s to %s", option_number_text(row->unit, row->min, min),
 			 option_number_text(row->unit, row->max, max));
 		return out;
@@ -52,6 +67,7 @@ static void fill(struct cells *cells, const struct option_row *row)
 	static const char *const types[] = {
 	    [TYPE_FLOAT] = "number",
 	    [TYPE_ENUM] = "choice",
+	    [TYPE_SET] = "list",
 	    [TYPE_STR] = "text",
 	    [TYPE_LIST] = "list",
 	};

@@ -35,6 +35,15 @@ static void account(struct pipeline *pl, struct task *task)
 
 /* ---- 1. a record becomes a job ---- */
 
+/* The profile that the job names, or the one of the host. */
+static const struct host_options *profile_of(const struct pipeline *pl, const struct task *task, const struct url *url)
+{
+	const char *name = task->job.host_profile;
+	const struct host_options *named = name ? profile_of_name(pl->opts, name) : NULL;
+
+	return named ? named : profile_of_host(pl->opts, url->host);
+}
+
 static int understand(struct pipeline *pl, struct task *task)
 {
 	const struct url *url = &task->url;
@@ -50,9 +59,10 @@ static int understand(struct pipeline *pl, struct task *task)
 	err = profile_check(pl->opts, &task->job);
 	if (err)
 		return err;
-	const struct host_options *host = task->job.host_profile ? profile_of_name(pl->opts, task->job.host_profile) : NULL;
-	task->limits = profile_limits(pl->opts, host ? host : profile_of_host(pl->opts, url->host), &task->job);
-	return netguard_host(pl->guard, url->host, url->port);
+	const struct host_options *host = profile_of(pl, task, url);
+	task->limits = profile_limits(pl->opts, host, &task->job);
+	err = profile_check_method(host, task->job.method);
+	return err ? err : netguard_host(pl->guard, url->host, url->port);
 }
 
 /* A job may name any time: what is too far for microseconds is cut. */
@@ -428,6 +438,8 @@ static bool follow(struct pipeline *pl, struct task *task, struct response *resp
 		*ret_err = -ERR_REDIRECT_BAD; /* the server's fault, not the job's */
 	if (!*ret_err)
 		*ret_err = task_follow(task, &url, resp, location);
+	if (!*ret_err)
+		*ret_err = profile_check_method(profile_of(pl, task, &url), task->job.method);
 	if (!*ret_err)
 		*ret_err = netguard_host(pl->guard, url.host, url.port);
 	if (*ret_err)

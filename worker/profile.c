@@ -46,7 +46,14 @@ int profile_check(const struct options *opts, const struct job *job)
 		return -ERR_PROXY_UNKNOWN;
 	if (job->host_profile && *job->host_profile && !profile_of_name(opts, job->host_profile))
 		return -ERR_PROFILE_UNKNOWN;
-	if (strcmp(job->method, "GET") != 0 && strcmp(job->method, "HEAD") != 0)
-		return -ERR_METHOD_DENIED;
-	return job->body.len ? -ERR_BODY_DENIED : 0;
+	if (job->body.len && (strcmp(job->method, "GET") == 0 || strcmp(job->method, "HEAD") == 0))
+		return -ERR_BODY_DENIED;
+	return job->body.len > (size_t)opts->request_body_max ? -ERR_REQUEST_TOO_LARGE : 0;
+}
+
+int profile_check_method(const struct host_options *host, const char *method)
+{
+	int i = options_index_of(METHODS, method, strlen(method));
+
+	return i >= 0 && host->methods & 1 << i ? 0 : -ERR_METHOD_DENIED;
 }

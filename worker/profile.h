@@ -22,8 +22,10 @@ const struct host_options *profile_of_host(const struct options *opts, const cha
 /* The section that a job names by its glob; NULL when there is none. */
 const struct host_options *profile_of_name(const struct options *opts, const char *name);
 struct limits profile_limits(const struct options *opts, const struct host_options *host, const struct job *job);
-/* What a job may not wish for: unknown secret, proxy or profile, a method or a body beyond the settings.
- * 0 or -ERR_SECRET_UNKNOWN, -ERR_PROXY_UNKNOWN, -ERR_PROFILE_UNKNOWN, -ERR_METHOD_DENIED, -ERR_BODY_DENIED. */
+/* What a job may not wish for: unknown secret, proxy or profile, a body beyond the settings.
+ * 0 or -ERR_SECRET_UNKNOWN, -ERR_PROXY_UNKNOWN, -ERR_PROFILE_UNKNOWN, -ERR_BODY_DENIED, -ERR_REQUEST_TOO_LARGE. */
 int profile_check(const struct options *opts, const struct job *job) MUST_CHECK;
+/* The host's `methods` name it: 0 or -ERR_METHOD_DENIED. */
+int profile_check_method(const struct host_options *host, const char *method) MUST_CHECK;
 
 #endif

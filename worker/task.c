@@ -116,9 +116,10 @@ int task_follow(struct task *task, const struct url *url, const struct response 
 	};
 	if (!url_same_origin(&task->url, url))
 		task->drop_credentials = true;
-	if (resp->status <= 303 && strcmp(task->job.method, "POST") == 0) {
+	if (resp->status <= 303 && strcmp(task->job.method, "GET") != 0 && strcmp(task->job.method, "HEAD") != 0) {
 		task->job.method = "GET";
 		task->job.body = (struct span){0};
+		task->drop_content = true;
 	}
 	task->url = *url;
 	return 0;
@@ -168,22 +169,34 @@ struct result task_result(const struct task *task, const char *instance)
 	};
 }
 
-const struct header *task_headers(struct task *task, size_t *ret_n)
+static bool is_one_of(const char *name, const char *const names[], size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcasecmp(name, names[i]) == 0)
+			return true;
+	return false;
+}
+
+static bool may_send(const struct task *task, const char *name)
 {
 	static const char *const credentials[] = {"authorization", "cookie", "proxy-authorization"};
+	static const char *const content[] = {"content-encoding", "content-language", "content-location", "content-type"};
+
+	return !(task->drop_credentials && is_one_of(name, credentials, ARRAY_LEN(credentials))) &&
+	       !(task->drop_content && is_one_of(name, content, ARRAY_LEN(content)));
+}
+
+const struct header *task_headers(struct task *task, size_t *ret_n)
+{
+	size_t n = 0;
 
 	*ret_n = task->job.n_headers;
-	if (!task->drop_credentials || !task->job.n_headers)
+	if ((!task->drop_credentials && !task->drop_content) || !task->job.n_headers)
 		return task->job.headers;
 	struct header *kept = arena_alloc(&task->arena, task->job.n_headers * sizeof(*kept));
-	size_t n = 0;
-	for (size_t i = 0; i < task->job.n_headers; i++) {
-		bool is_secret = false;
-		for (size_t j = 0; j < ARRAY_LEN(credentials); j++)
-			is_secret |= strcasecmp(task->job.headers[i].name, credentials[j]) == 0;
-		if (!is_secret)
+	for (size_t i = 0; i < task->job.n_headers; i++)
+		if (may_send(task, task->job.headers[i].name))
 			kept[n++] = task->job.headers[i];
-	}
 	*ret_n = n;
 	return kept;
 }

@@ -63,6 +63,7 @@ struct task {
 	size_t n_attempts;
 	struct redirect *redirects; /* room for limits.max_redirects */
 	bool drop_credentials;      /* a hop left the origin */
+	bool drop_content;          /* a hop made it a GET: no body, and no header that describes one */
 
 	/* robots.txt of its origin: it waits in ROBOTS for who asks, or asks_url is what its turns are for now. */
 	struct robots_origin *robots;
@@ -99,7 +100,7 @@ void task_set_state(struct task_lists *lists, struct task *task, enum task_state
 /* Remembers an attempt that ended. */
 void task_add_attempt(struct task *task, enum outcome outcome, int status, int64_t ms, int64_t backoff_ms);
 /* Goes on to url (in the arena) after resp's redirect. -ERR_REDIRECT_MAX, -ERR_REDIRECT_LOOP, or 0 and the task's url is the new one.
- * POST becomes GET after 301, 302, 303 (RFC 9110 15.4). */
+ * Any method but HEAD becomes GET after 301, 302, 303 (RFC 9110 15.4), and the body goes. */
 int task_follow(struct task *task, const struct url *url, const struct response *resp, struct span location) MUST_CHECK;
 /* Takes resp (may be NULL) in place of the one before. */
 void task_set_response(struct task *task, struct response *resp);
@@ -107,7 +108,7 @@ void task_set_response(struct task *task, struct response *resp);
 const struct url *task_url(const struct task *task);
 /* What the result says of it. Views into the task. */
 struct result task_result(const struct task *task, const char *instance);
-/* The job's headers without those that must not follow to another origin. */
+/* The job's headers without those that must not follow to another origin, or that describe a body which is gone. */
 const struct header *task_headers(struct task *task, size_t *ret_n);
 
 #endif

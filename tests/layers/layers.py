@@ -15,7 +15,7 @@ WORKER = ROOT / "worker"
 # A module is a .c/.h pair, or all files whose name begins with one of FAMILIES and an underscore.
 FAMILIES = ("log", "options", "job", "resolve", "fetch", "kafka", "pipeline")
 LAYERS = [
-    ("base", "base list thread heap arena clock buf err log options metrics"),
+    ("base", "base list thread heap arena clock buf err log field options metrics"),
     ("values", "utf8 url netguard robots retry job result offsetmap"),
     ("rules", "window host robots_cache profile admit task health"),
     ("I/O", "watchdog loop helper resolve fetch kafka httpd"),

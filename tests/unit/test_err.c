@@ -98,6 +98,7 @@ static void names_are_for_ever(void **state)
 	    "METHOD_DENIED",
 	    "HEADER_DENIED",
 	    "BODY_DENIED",
+	    "REQUEST_TOO_LARGE",
 	    "SECRET_UNKNOWN",
 	    "PROXY_UNKNOWN",
 	    "PROFILE_UNKNOWN",

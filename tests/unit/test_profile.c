@@ -19,6 +19,7 @@ static struct options settings(void)
 {
 	return (struct options){
 		.body_max = 1000,
+		.request_body_max = 4,
 		.host = {.host_inflight = 8,
 			 .fetch_timeout = 10000,
 			 .fetch_connect_timeout = 3000,
@@ -121,9 +122,11 @@ static void what_is_checked(void **state)
 	} rows[] = {
 		{{.method = "GET"}, 0},
 		{{.method = "HEAD"}, 0},
-		{{.method = "POST"}, -ERR_METHOD_DENIED},
-		{{.method = "get"}, -ERR_METHOD_DENIED}, /* methods are case-sensitive, RFC 9110 9.1 */
 		{{.method = "GET", .body = {(const uint8_t *)"x", 1}}, -ERR_BODY_DENIED},
+		{{.method = "HEAD", .body = {(const uint8_t *)"x", 1}}, -ERR_BODY_DENIED},
+		{{.method = "DELETE", .body = {(const uint8_t *)"x", 1}}, 0},
+		{{.method = "POST", .body = {(const uint8_t *)"1234", 4}}, 0},
+		{{.method = "POST", .body = {(const uint8_t *)"12345", 5}}, -ERR_REQUEST_TOO_LARGE},
 		{{.method = "GET", .secret_ref = "token"}, -ERR_SECRET_UNKNOWN},
 		{{.method = "GET", .secret_ref = ""}, 0},
 		{{.method = "GET", .proxy_ref = "eu"}, -ERR_PROXY_UNKNOWN},
@@ -137,11 +140,37 @@ static void what_is_checked(void **state)
 		assert_int_equal(profile_check(&opts, &rows[i].job), rows[i].err);
 }
 
+static void methods(void **state)
+{
+	static const struct {
+		const char *method;
+		int set, err;
+	} rows[] = {
+		{"GET", METHOD_GET | METHOD_HEAD, 0},
+		{"HEAD", METHOD_GET | METHOD_HEAD, 0},
+		{"POST", METHOD_GET | METHOD_HEAD, -ERR_METHOD_DENIED},
+		{"GET", METHOD_HEAD, -ERR_METHOD_DENIED},
+		{"POST", 1 << 2, 0},
+		{"OPTIONS", 1 << 6, 0},
+		{"get", METHOD_GET, -ERR_METHOD_DENIED}, /* methods are case-sensitive, RFC 9110 9.1 */
+		{"GE", METHOD_GET, -ERR_METHOD_DENIED},
+		{"GET|HEAD", -1, -ERR_METHOD_DENIED},
+		{"CONNECT", -1, -ERR_METHOD_DENIED},
+		{"", -1, -ERR_METHOD_DENIED},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct host_options host = {.methods = rows[i].set};
+		assert_int_equal(profile_check_method(&host, rows[i].method), rows[i].err);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_first_glob_that_matches), cmocka_unit_test(no_wishes),	  cmocka_unit_test(a_job_may_ask_for_less),
 		cmocka_unit_test(a_job_gets_no_more),	       cmocka_unit_test(what_is_checked),
+		cmocka_unit_test(methods),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,45 +28,38 @@ static void statuses(void **state)
 		if (retry_may_help(-ERR_HTTP_STATUS, status) != expected ||
 		    retry_may_help(ERR_HTTP_STATUS, status) != expected)
 			fail_msg("status %d", status);
+		assert_int_equal(wait_ms(-ERR_HTTP_STATUS, status, "GET", 2, RANDOM_MAX), expected ? 1000 : -1);
+		assert_int_equal(wait_ms(-ERR_HTTP_STATUS, status, "PATCH", 1, RANDOM_MAX), -1);
 	}
 }
 
-/* For all other failures the table decides, and the status says nothing. */
+/* All other failures, the whole table: what is not named here ends the job at once. The status says nothing then. */
 static void errors(void **state)
 {
-	static const struct {
-		int err;
-		bool expected;
-	} rows[] = {
-	    {0, false},
-	    {ERR_CONNECT_REFUSED, true},
-	    {ERR_CONNECT_TIMEOUT, true},
-	    {ERR_DNS_TIMEOUT, true},
-	    {ERR_DNS_SERVFAIL, true},
-	    {ERR_DNS_NXDOMAIN, false},
-	    {ERR_TLS_HANDSHAKE, true},
-	    {ERR_TLS_CERTIFICATE, false},
-	    {ERR_FETCH_TIMEOUT, true},
-	    {ERR_FETCH_STALLED, true},
-	    {ERR_DISCONNECTED, true},
-	    {ERR_HOST_DOWN, true},
-	    {ERR_BODY_TOO_LARGE, false},
-	    {ERR_REDIRECT_MAX, false},
-	    {ERR_ADDRESS_DENIED, false},
-	    {ERR_UNEXPECTED_STATUS, false},
-	    {ERR_JOB_DEADLINE, false},
-	    {ERR_URL_SYNTAX, false},
-	    {ERR_INTERNAL, false},
-	    {ERR_CANCELLED, false},
+	static const int retried[] = {
+	    ERR_DNS_SERVFAIL,	     ERR_DNS_REFUSED,	 ERR_DNS_TIMEOUT,    ERR_DNS_FAILED,	ERR_CONNECT_REFUSED,
+	    ERR_CONNECT_TIMEOUT,     ERR_CONNECT_FAILED, ERR_CONNECT_NO_FDS, ERR_PROXY_FAILED,	ERR_HOST_DOWN,
+	    ERR_CONNECT_UNREACHABLE, ERR_TLS_HANDSHAKE,	 ERR_HTTP2_ERROR,    ERR_FETCH_TIMEOUT, ERR_FETCH_STALLED,
+	    ERR_DISCONNECTED,
 	};
 
-	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		assert_int_equal(retry_may_help(rows[i].err, 503), rows[i].expected);
-		assert_int_equal(retry_may_help(-rows[i].err, 200), rows[i].expected);
+	for (int err = 0; err < ERR_COUNT; err++) {
+		bool expected = false;
+		if (err == ERR_HTTP_STATUS)
+			continue;
+		for (size_t i = 0; i < ARRAY_LEN(retried); i++)
+			expected |= retried[i] == err;
+		for (int status = 200; status <= 503; status += 303) {
+			if (retry_may_help(err, status) != expected || retry_may_help(-err, status) != expected)
+				fail_msg("%s with status %d", err_code(err), status);
+			for (int attempts = 1; attempts <= 3; attempts++) {
+				int64_t wait = expected && attempts < 3 ? 500 * attempts : -1;
+				if (wait_ms(-err, status, "GET", attempts, RANDOM_MAX) != wait)
+					fail_msg("%s: the wait after attempt %d", err_code(err), attempts);
+				assert_int_equal(wait_ms(-err, status, "POST", attempts, RANDOM_MAX), -1);
+			}
+		}
 	}
-	for (int err = 1; err < ERR_COUNT; err++)
-		if (err != ERR_HTTP_STATUS)
-			assert_int_equal(retry_may_help(-err, 503), err_retryable(err));
 }
 
 static void methods(void **state)

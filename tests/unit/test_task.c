@@ -221,7 +221,7 @@ static void coming_back_brings_no_credentials_back(void **state)
 	task_free(task);
 }
 
-static void post_becomes_get(void **state)
+static void other_methods_become_get(void **state)
 {
 	static const struct {
 		const char *method;
@@ -231,7 +231,8 @@ static void post_becomes_get(void **state)
 	} rows[] = {
 		{"POST", 301, "GET", false}, {"POST", 302, "GET", false},   {"POST", 303, "GET", false},
 		{"POST", 307, "POST", true}, {"POST", 308, "POST", true},   {"GET", 303, "GET", true},
-		{"HEAD", 303, "HEAD", true}, {"PUT", 301, "PUT", true},
+		{"HEAD", 303, "HEAD", true}, {"PUT", 301, "GET", false},   {"DELETE", 303, "GET", false},
+		{"PATCH", 302, "GET", false}, {"PUT", 307, "PUT", true},    {"DELETE", 308, "DELETE", true},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -265,6 +266,27 @@ static void secrets_stay_at_home(void **state)
 	assert_string_equal(kept[0].name, "Accept");
 	assert_string_equal(kept[1].name, "X-Trace");
 	task_free(task);
+}
+
+static void headers_of_a_body_go_with_it(void **state)
+{
+	static const struct header headers[] = {
+		{"content-type", {(const uint8_t *)"a", 1}}, {"Content-Encoding", {(const uint8_t *)"b", 1}},
+		{"Accept", {(const uint8_t *)"c", 1}},	     {"Authorization", {(const uint8_t *)"d", 1}},
+	};
+
+	for (int status = 302; status <= 307; status += 5) {
+		struct task *task = make_at("http://a.example/0", 9);
+		size_t n;
+		task->job.method = "POST";
+		task->job.headers = headers;
+		task->job.n_headers = ARRAY_LEN(headers);
+		assert_int_equal(follow(task, status, "/1"), 0);
+		const struct header *kept = task_headers(task, &n);
+		assert_int_equal(n, status == 302 ? 2 : 4);
+		assert_string_equal(kept[n - 1].name, "Authorization"); /* the same origin */
+		task_free(task);
+	}
 }
 
 static struct response *answer(void)
@@ -339,8 +361,9 @@ int main(void)
 		cmocka_unit_test(hops_are_recorded),
 		cmocka_unit_test(loops_are_seen),
 		cmocka_unit_test(coming_back_brings_no_credentials_back),
-		cmocka_unit_test(post_becomes_get),
+		cmocka_unit_test(other_methods_become_get),
 		cmocka_unit_test(secrets_stay_at_home),
+		cmocka_unit_test(headers_of_a_body_go_with_it),
 		cmocka_unit_test(what_the_result_says),
 		cmocka_unit_test(unchanged),
 	};
