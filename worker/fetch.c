@@ -62,6 +62,7 @@ static void transfer_put(struct transfer *t)
 	}
 	curl_easy_reset(t->easy);
 	free(t->header_block);
+	free(t->peer_text);
 	if (fetch->pool.len >= POOL_MAX || t->is_http2) {
 		transfer_free(t);
 		return;
@@ -204,8 +205,9 @@ static bool transfer_again(struct transfer *t)
 void transfer_end(struct transfer *t, CURLcode code)
 {
 	struct fetch *fetch = t->fetch;
+	bool has_no_address = code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY;
 
-	if (code == CURLE_COULDNT_RESOLVE_HOST && t->is_missed && t->addrs.n && !t->is_refed && transfer_again(t))
+	if (has_no_address && t->is_missed && t->addrs.n && !t->is_refed && transfer_again(t))
 		return;
 	end_collect(t, code);
 	transfer_detach(t);
@@ -251,9 +253,11 @@ static void on_after_turn(void *ctx)
 
 /* HTTP/2 has lanes of its own: 7.88 lets a request that wants 1.1 take a connection to the same host that speaks 2, and
  * then reads its frames as an answer. */
-static struct lane *lane_for(struct fetch *fetch, uint32_t hash, bool is_http2)
+static struct lane *lane_for(struct fetch *fetch, const struct fetch_request *req)
 {
-	struct lane **lane = &fetch->lanes[is_http2][hash % LANES];
+	uint32_t hash = hash_text(req->url->key) + (uint32_t)req->host_slot / SLOTS_PER_LANE;
+	struct lane **lane = req->proxy ? proxy_lane(fetch, req->proxy, hash, req->is_http2)
+					: &fetch->lanes[req->is_http2][hash % LANES];
 
 	if (!*lane)
 		*lane = lane_new(fetch);
@@ -263,9 +267,10 @@ static struct lane *lane_for(struct fetch *fetch, uint32_t hash, bool is_http2)
 static void transfer_fill(struct transfer *t, const struct fetch_request *req)
 {
 	t->url = req->url;
-	t->key_hash = hash_text(req->url->key);
-	t->lane = lane_for(t->fetch, t->key_hash + (uint32_t)req->host_slot / SLOTS_PER_LANE, req->is_http2);
-	if (req->addrs && !req->url->is_literal) {
+	peer_init(t, req);
+	t->key_hash = hash_text(t->peer.key);
+	t->lane = lane_for(t->fetch, req);
+	if (req->addrs && !t->peer.is_literal) {
 		t->addrs.n = req->addrs->n;
 		memcpy(t->addrs.v, req->addrs->v, req->addrs->n * sizeof(req->addrs->v[0]));
 	}
@@ -431,6 +436,7 @@ static void lanes_retire(struct fetch *fetch)
 			lane_retire(*lane);
 		*lane = NULL;
 	}
+	proxy_lanes_retire(fetch);
 }
 
 void fetch_free(struct fetch *fetch)

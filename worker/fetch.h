@@ -5,6 +5,8 @@
  * hashes to one, every 128 further slots of a busy host to the next. Easy handles are pooled and reset.
  * Names: never resolved here. The addresses given go to libcurl by CURLOPT_RESOLVE; its own path is closed.
  * Guard: each address again in OPENSOCKETFUNCTION, and the peer of a reused connection in PREREQFUNCTION (-ERR_ADDRESS_DENIED).
+ * Through a proxy: addrs are the proxy's, which is connected to as configured and resolves the URL's host itself; its connections
+ * are kept apart from those of others.
  * Caps: header bytes and lines (all answers of the exchange and trailers together), decoded body bytes, decoded/wire over 200
  * past 1 MiB, connect, total and stall time. No redirects, cookies, .netrc, proxies of the environment, HTTP/0.9.
  * TLS: one certificate store, loaded by fetch_tls_load (may block: before the loop or on the helper), shared by all.
@@ -41,6 +43,7 @@ struct fetch_request {
 	bool body_overflow_fails;
 	enum body_mode body_mode;
 	bool is_http2, tls_verify;
+	const struct proxy *proxy; /* NULL = none; copied. addrs are the proxy's then */
 	int32_t host_slot; /* how many transfers this host has in flight already */
 };
 

@@ -82,6 +82,9 @@ static enum err err_of_curl(struct transfer *t, CURLcode code)
 	/* libcurl takes a connection's end among the header lines for the end of the answer. */
 	if (code == CURLE_OK)
 		return t->is_block_ended && recv_is_final(t->status) ? ERR_NONE : ERR_DISCONNECTED;
+	enum err err = err_of_proxy(t, code);
+	if (err)
+		return err;
 	if (code == CURLE_COULDNT_CONNECT)
 		return err_of_connect(t);
 	/* libcurl has no code of its own for these two. */

@@ -3,6 +3,7 @@
  * fetch.c       transfers: start, cancel, pause, deadlines, the done list
  * fetch_lane.c  lanes: one curl multi each, its sockets on libevent, its timer
  * fetch_pin.c   addresses that libcurl was told (CURLOPT_RESOLVE)
+ * fetch_proxy.c whom a transfer connects to, lanes of proxies, their errors
  * fetch_opts.c  one request -> options of an easy handle
  * fetch_recv.c  bytes from the peer -> response, caps
  * fetch_end.c   what libcurl says at the end -> the rest of the response
@@ -17,6 +18,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
+#include "err.h"
 #include "fetch.h"
 #include "heap.h"
 #include "list.h"
@@ -77,6 +79,15 @@ struct lane {
 	bool is_retired; /* takes no new transfer, freed with its last one */
 };
 
+struct proxy_lanes;
+
+/* Whom libcurl connects to: the URL's host, or a proxy. */
+struct peer_name {
+	const char *host, *key;
+	uint16_t port;
+	bool is_literal, is_proxy;
+};
+
 struct transfer {
 	struct list_node node;	/* in fetch->pool, running or done */
 	struct list_node nudge; /* in fetch->nudged */
@@ -90,7 +101,9 @@ struct transfer {
 
 	/* Of the request. */
 	const struct url *url;
-	uint32_t key_hash;
+	struct peer_name peer;
+	char *peer_text;   /* of a proxy's peer */
+	uint32_t key_hash; /* of peer.key */
 	struct addresses addrs;
 	size_t body_max_bytes;
 	enum body_mode body_mode;
@@ -134,6 +147,7 @@ struct fetch {
 	const struct netguard *guard;
 	struct tls_store *store;
 	struct lane *lanes[2][LANES]; /* HTTP/1.1, HTTP/2; NULL = not used yet */
+	struct proxy_lanes *proxies; /* uthash by the proxy's name */
 	struct list retired, work;
 	struct heap lane_timers, deadlines;
 	struct loop_timer timer; /* for both heaps */
@@ -182,6 +196,15 @@ void pin_feed_again(struct transfer *t);
 /* The transfer goes: what libcurl did not read of its list is kept for the next one. */
 void pin_release(struct transfer *t);
 void pins_free(struct lane *lane);
+
+/* fetch_proxy.c */
+/* Fills t->peer. */
+void peer_init(struct transfer *t, const struct fetch_request *req);
+/* The place of the lane, which may not be there yet. */
+struct lane **proxy_lane(struct fetch *fetch, const struct proxy *proxy, uint32_t hash, bool is_http2);
+void proxy_lanes_retire(struct fetch *fetch);
+/* When the proxy is to blame, or speaks for the host; else ERR_NONE. */
+enum err err_of_proxy(struct transfer *t, CURLcode code);
 
 /* fetch_opts.c */
 void opts_init(struct fetch *fetch);

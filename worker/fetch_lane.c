@@ -111,7 +111,7 @@ curl_socket_t on_socket_open(void *ctx, curlsocktype purpose, struct curl_sockad
 
 	t->has_run = true;
 	if (address_from_sockaddr(&sa->addr, &addr, &port) < 0 ||
-	    netguard_address(fetch->guard, t->url->host, &addr) < 0) {
+	    (!t->peer.is_proxy && netguard_address(fetch->guard, t->url->host, &addr) < 0)) {
 		t->n_denied++;
 		fetch->metrics->blocked++;
 		return CURL_SOCKET_BAD;

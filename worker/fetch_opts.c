@@ -126,10 +126,8 @@ static void set_always(struct setter *s, struct transfer *t)
 	SET(s, CURLOPT_HEADERDATA, t);
 	SET(s, CURLOPT_WRITEFUNCTION, on_body);
 	SET(s, CURLOPT_WRITEDATA, t);
-	/* NOPROXY "*" keeps http_proxy of the environment away; FOLLOWLOCATION, cookies, .netrc, HTTP/0.9, HSTS and
+	/* PROXY "" keeps http_proxy of the environment away; FOLLOWLOCATION, cookies, .netrc, HTTP/0.9, HSTS and
 	 * alt-svc are off after a reset, and what matters for where a job may go is said again. */
-	SET(s, CURLOPT_PROXY, "");
-	SET(s, CURLOPT_NOPROXY, "*");
 	SET(s, CURLOPT_PROTOCOLS_STR, "http,https");
 	SET(s, CURLOPT_FOLLOWLOCATION, 0L);
 	SET(s, CURLOPT_HTTP09_ALLOWED, 0L);
@@ -146,7 +144,7 @@ static int on_resolver_start(void *resolver, void *reserved, void *ctx)
 
 	/* libcurl asks before it looks whether the host is a literal; one needs no lookup. */
 	t->has_run = true;
-	if (t->url->is_literal)
+	if (t->peer.is_literal)
 		return 0;
 	t->is_missed = true;
 	return 1;
@@ -158,7 +156,8 @@ static int on_prereq(void *ctx, char *peer_ip, char *local_ip, int peer_port, in
 	struct address addr;
 
 	t->has_run = true;
-	if (address_parse(peer_ip, &addr) < 0 || netguard_address(t->fetch->guard, t->url->host, &addr) < 0) {
+	if (address_parse(peer_ip, &addr) < 0 ||
+	    (!t->peer.is_proxy && netguard_address(t->fetch->guard, t->url->host, &addr) < 0)) {
 		t->err = -ERR_ADDRESS_DENIED;
 		t->fetch->metrics->blocked++;
 		return CURL_PREREQFUNC_ABORT;
@@ -222,6 +221,32 @@ static void set_tls(struct setter *s, struct transfer *t, const struct fetch_req
 	SET(s, CURLOPT_SSL_VERIFYHOST, req->tls_verify ? 2L : 0L);
 }
 
+/* Custom headers go to the host only (HEADEROPT). TLS to a proxy is judged as TLS to a host. */
+static void set_proxy(struct setter *s, struct transfer *t, const struct fetch_request *req)
+{
+	const struct proxy *proxy = req->proxy;
+
+	SET(s, CURLOPT_PROXY, proxy ? proxy->url : "");
+	SET(s, CURLOPT_NOPROXY, proxy ? "" : "*");
+	if (!proxy)
+		return;
+	SET(s, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
+	SET(s, CURLOPT_PROXYAUTH, (long)CURLAUTH_BASIC);
+	SET(s, CURLOPT_SOCKS5_AUTH, (long)CURLAUTH_BASIC);
+	if (proxy->user) {
+		SET(s, CURLOPT_PROXYUSERNAME, proxy->user);
+		SET(s, CURLOPT_PROXYPASSWORD, proxy->password ? proxy->password : "");
+	}
+	if (!proxy->is_https)
+		return;
+	SET(s, CURLOPT_PROXY_CAINFO, NULL);
+	SET(s, CURLOPT_PROXY_CAPATH, NULL);
+	SET(s, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
+	SET(s, CURLOPT_SSL_CTX_DATA, t->fetch);
+	SET(s, CURLOPT_PROXY_SSL_VERIFYPEER, req->tls_verify ? 1L : 0L);
+	SET(s, CURLOPT_PROXY_SSL_VERIFYHOST, req->tls_verify ? 2L : 0L);
+}
+
 static bool method_is(const struct fetch_request *req, const char *name)
 {
 	return strcmp(req->method, name) == 0;
@@ -258,6 +283,7 @@ int opts_set(struct transfer *t, const struct fetch_request *req)
 	set_always(&setter, t);
 	set_network(&setter, t, req);
 	set_request(&setter, t, req);
+	set_proxy(&setter, t, req);
 	if (req->url->is_https)
 		set_tls(&setter, t, req);
 	return setter.has_failed ? -ERR_SYSTEM : 0;

@@ -42,7 +42,7 @@ static void slist_add(struct curl_slist **list, const char *text)
 static void slist_feed(struct transfer *t)
 {
 	char text[PIN_TEXT_MAX], ip[ADDRESS_TEXT_MAX];
-	int len = snprintf(text, sizeof(text), "%s:%u:", t->url->host, t->url->port);
+	int len = snprintf(text, sizeof(text), "%s:%u:", t->peer.host, t->peer.port);
 
 	for (size_t i = 0; i < t->addrs.n; i++) {
 		const struct address *addr = &t->addrs.v[i];
@@ -85,18 +85,18 @@ static struct pin *pin_find(struct transfer *t)
 {
 	struct pin *pin;
 
-	HASH_FIND_BYHASHVALUE(hh, t->lane->pins, t->url->key, strlen(t->url->key), t->key_hash, pin);
+	HASH_FIND_BYHASHVALUE(hh, t->lane->pins, t->peer.key, strlen(t->peer.key), t->key_hash, pin);
 	return pin;
 }
 
 static struct pin *pin_new(struct transfer *t)
 {
-	size_t len = strlen(t->url->key);
+	size_t len = strlen(t->peer.key);
 	struct pin *pin = xcalloc(1, sizeof(*pin) + len + 1);
 
 	if (HASH_COUNT(t->lane->pins) >= PINS_MAX)
 		pin_evict(t->lane);
-	memcpy(pin->key, t->url->key, len + 1);
+	memcpy(pin->key, t->peer.key, len + 1);
 	HASH_ADD_KEYPTR_BYHASHVALUE(hh, t->lane->pins, pin->key, len, t->key_hash, pin);
 	return pin;
 }
@@ -104,8 +104,8 @@ static struct pin *pin_new(struct transfer *t)
 void pin_feed(struct transfer *t)
 {
 	/* Literals are never looked up; the name "*" would answer for all hosts. */
-	t->is_first_visit = true;
-	if (t->url->is_literal || t->addrs.n == 0 || strcmp(t->url->host, "*") == 0)
+	t->is_first_visit = !t->peer.is_proxy;
+	if (t->peer.is_literal || t->addrs.n == 0 || strcmp(t->peer.host, "*") == 0)
 		return;
 	struct pin *pin = pin_find(t);
 	if (!pin) {

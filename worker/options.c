@@ -23,6 +23,8 @@ const struct option_row option_rows[ROW_COUNT] = {
 	{key, help, values, TYPE_ENUM, UNIT_COUNT, reload, true, AT_HOST(field), 0, 0, initial},
 #define HOST_SET(field, key, values, initial, reload, help)                                                            \
 	{key, help, values, TYPE_SET, UNIT_COUNT, reload, true, AT_HOST(field), 0, 0, initial},
+#define HOST_STR(field, key, initial, reload, help)                                                                    \
+	{key, help, initial, TYPE_STR, UNIT_COUNT, reload, true, AT_HOST(field), 0, 0, 0},
 #include "options.def"
 };
 
@@ -68,10 +70,15 @@ void options_free(struct options *opts)
 		return;
 	for (size_t i = 0; i < ROW_COUNT; i++)
 		option_free(&option_rows[i], option_at(opts, &option_rows[i]));
-	for (size_t i = 0; i < opts->n_sections; i++)
-		free(opts->sections[i].glob);
+	for (size_t s = 0; s < opts->n_sections; s++) {
+		free(opts->sections[s].glob);
+		for (size_t i = 0; i < ROW_COUNT; i++)
+			if (option_rows[i].is_host)
+				option_free(&option_rows[i], option_at_host(&opts->sections[s].host, &option_rows[i]));
+	}
 	for (size_t i = 0; i < opts->n_kafka; i++)
 		kafka_property_done(&opts->kafka[i]);
+	options_free_named(opts);
 	free(opts->sections);
 	free(opts->kafka);
 	free(opts);
@@ -123,6 +130,8 @@ static void fill_sections(struct draft *draft)
 			const struct option_row *row = &option_rows[i];
 			if (draft->sections[s].has[i])
 				memcpy(option_at_host(host, row), option_at_host(&given, row), option_size(row));
+			else if (row->is_host && row->type == TYPE_STR)
+				*(char **)option_at_host(host, row) = xstrdup(*(char **)option_at_host(host, row));
 		}
 	}
 }
@@ -237,6 +246,10 @@ void options_reload(struct options *opts, struct options *fresh, char **ret_igno
 	}
 	swap(&opts->sections, &fresh->sections, sizeof(struct host_section *));
 	swap(&opts->n_sections, &fresh->n_sections, sizeof(opts->n_sections));
+	swap(&opts->secrets, &fresh->secrets, sizeof(struct secret *));
+	swap(&opts->n_secrets, &fresh->n_secrets, sizeof(opts->n_secrets));
+	swap(&opts->proxies, &fresh->proxies, sizeof(struct proxy *));
+	swap(&opts->n_proxies, &fresh->n_proxies, sizeof(opts->n_proxies));
 	kafka_changes(opts, fresh, &names);
 	*ret_ignored = joined(&names);
 	options_free(fresh);

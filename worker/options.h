@@ -3,10 +3,11 @@
  * Read order: defaults, file, environment (GATHERD_PARTITION_INFLIGHT), -o; the last wins, and a repeated list key
  * replaces the list.
  * File: `key = value`, `#` comments (a whole line, or after white space), list values split at white space, sections
- * `[host "GLOB"]` with the rows that are marked per host. No length limits but OPTIONS_FILE_MAX for the file.
+ * `[host "GLOB"]` with the rows that are marked per host, `[secret "NAME"]` and `[proxy "NAME"]`. No length limits but OPTIONS_FILE_MAX for the file.
  * Failure modes: unknown key, bad value, out of range, contradiction -> -ERR_INVALID and one sentence that names key, value,
  * limit and source ("gatherd.conf:12: partition.inflight = 0: must be 1 to 100000"). All errors are collected, not only the
- * first. An unknown GATHERD_* variable is a warning. Layer 0: no I/O but reading the named file and environ. */
+ * first. An unknown GATHERD_* variable is a warning. Layer 0: no I/O but reading the named file, the files that
+ * ${file:PATH} names in secrets and proxies, and environ. */
 #ifndef GATHERD_OPTIONS_H
 #define GATHERD_OPTIONS_H
 
@@ -43,6 +44,7 @@ struct host_options {
 #define HOST_FLOAT(field, ...) double field;
 #define HOST_ENUM(field, ...) int field;
 #define HOST_SET(field, ...) int field;
+#define HOST_STR(field, ...) char *field;
 #include "options.def"
 };
 
@@ -50,6 +52,24 @@ struct host_options {
 struct host_section {
 	char *glob;
 	struct host_options host;
+};
+
+/* `[secret "NAME"]`: headers, names[i] with values[i], and where they may go. */
+struct secret {
+	char *name, *source;
+	struct strlist hosts; /* globs of host names or host:port */
+	struct strlist names, values;
+};
+
+/* `[proxy "NAME"]`. It resolves the names of what is fetched through it. */
+struct proxy {
+	char *name, *source;
+	char *url;  /* what libcurl gets; without user and password */
+	char *host; /* lower case, without brackets */
+	char *key;  /* "host:port", "[::1]:1080" */
+	uint16_t port;
+	bool is_literal, is_https;
+	char *user, *password; /* NULL = none */
 };
 
 /* Durations are in ms, sizes in bytes. */
@@ -62,6 +82,9 @@ struct options {
 	struct host_options host;
 	struct host_section *sections; /* in file order; the first whose glob matches wins */
 	size_t n_sections;
+	struct secret *secrets;
+	struct proxy *proxies;
+	size_t n_secrets, n_proxies;
 	struct kafka_property *kafka; /* in order; a later row for the same name and side wins */
 	size_t n_kafka;
 	bool http_listen_is_default; /* a busy default port falls to any free one; an explicit one is fatal */
@@ -80,6 +103,12 @@ void options_reload(struct options *opts, struct options *fresh, char **ret_igno
 
 /* The profile of a host name ("example.com", lower case, no port): index into sections, or -1. */
 int options_section_of(const struct options *opts, const char *host);
+
+/* By name; NULL = none. */
+const struct secret *options_secret(const struct options *opts, const char *name);
+const struct proxy *options_proxy(const struct options *opts, const char *name);
+/* host and key as in struct url. */
+bool secret_may_go(const struct secret *secret, const char *host, const char *key);
 
 /* The table for people, for --options; as Markdown for docs/options.md. Writes to the stream. */
 void options_print(void *file, bool markdown);

@@ -132,6 +132,30 @@ static void check_globs(struct draft *draft)
 	free(order);
 }
 
+static void check_reference(struct draft *draft, const char *source, const char *where, enum option_index row, const char *name)
+{
+	bool is_there = row == ROW_secret ? options_secret(draft->opts, name) != NULL : options_proxy(draft->opts, name) != NULL;
+	char text[SHOWN_MAX];
+
+	if (*name && !is_there)
+		draft_error(draft, source, "%s%s = %s: there is no section [%s \"%s\"]", where, key_of(row), shown(name, text),
+			    key_of(row), text);
+}
+
+static void check_references(struct draft *draft)
+{
+	check_reference(draft, blamed(draft, ROW_secret, ROW_secret), "", ROW_secret, draft->opts->host.secret);
+	check_reference(draft, blamed(draft, ROW_proxy, ROW_proxy), "", ROW_proxy, draft->opts->host.proxy);
+	for (size_t s = 0; s < draft->opts->n_sections; s++) {
+		const struct host_options *host = &draft->opts->sections[s].host;
+		const struct section_draft *section = &draft->sections[s];
+		if (section->has[ROW_secret])
+			check_reference(draft, section->source, "in this section ", ROW_secret, host->secret);
+		if (section->has[ROW_proxy])
+			check_reference(draft, section->source, "in this section ", ROW_proxy, host->proxy);
+	}
+}
+
 void draft_check(struct draft *draft)
 {
 	check_topics(draft);
@@ -143,5 +167,7 @@ void draft_check(struct draft *draft)
 			check_retry(draft, draft->sections[s].source, "in this section ",
 				    &draft->opts->sections[s].host);
 	check_globs(draft);
+	draft_check_named(draft);
+	check_references(draft);
 	draft_check_kafka(draft);
 }

@@ -31,6 +31,7 @@ enum option_index {
 #define HOST_FLOAT(field, ...) ROW_##field,
 #define HOST_ENUM(field, ...) ROW_##field,
 #define HOST_SET(field, ...) ROW_##field,
+#define HOST_STR(field, ...) ROW_##field,
 #include "options.def"
 	ROW_COUNT
 };
@@ -45,6 +46,8 @@ void option_free(const struct option_row *row, void *at);
  * is added to. */
 int option_parse(const struct option_row *row, void *at, const char *text, char **ret_must) MUST_CHECK;
 
+/* Adds the words of text. */
+void strlist_parse(struct strlist *list, const char *text);
 void strlist_add(struct strlist *list, const char *item, size_t len);
 void strlist_done(struct strlist *list);
 
@@ -94,6 +97,15 @@ const char *option_nearest(const char *key);
 int draft_read_file(struct draft *draft) MUST_CHECK;
 void draft_read_environ(struct draft *draft, char *const environ_block[]);
 void draft_read_overrides(struct draft *draft, char *const overrides[], size_t n);
+
+/* options_named.c. */
+enum section_kind { SECTION_NONE, SECTION_HOST, SECTION_SECRET, SECTION_PROXY };
+/* Opens a section; its rows follow. */
+void draft_add_named(struct draft *draft, const char *source, enum section_kind kind, const char *name);
+/* A row of the section of that kind that was opened last. */
+void draft_set_named(struct draft *draft, const char *source, enum section_kind kind, const char *key, const char *value);
+void draft_check_named(struct draft *draft);
+void options_free_named(struct options *opts);
 
 /* options_kafka.c. */
 bool is_kafka_key(const char *key);

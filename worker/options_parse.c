@@ -208,7 +208,7 @@ static int parse_str(char **at, const char *text, char **ret_must)
 	return 0;
 }
 
-static void parse_list(struct strlist *list, const char *text)
+void strlist_parse(struct strlist *list, const char *text)
 {
 	for (;;) {
 		text += strspn(text, BLANKS);
@@ -235,7 +235,7 @@ int option_parse(const struct option_row *row, void *at, const char *text, char 
 	case TYPE_STR:
 		return parse_str(at, text, ret_must);
 	case TYPE_LIST:
-		parse_list(at, text);
+		strlist_parse(at, text);
 		return 0;
 	}
 	return -ERR_INVALID;

@@ -99,7 +99,7 @@ static void print_table(FILE *out)
 	}
 	fputs("\nTimes take ms, s, m, h; sizes take bytes, KiB, MiB, GiB. Change: live = by SIGHUP; host = also in a "
 	      "section\n"
-	      "[host \"*.example.com\"]. kafka.NAME, kafka.consumer.NAME, kafka.producer.NAME go to librdkafka.\n",
+	      "[host \"*.example.com\"]; [secret \"NAME\"] and [proxy \"NAME\"]: see docs/options.md. kafka.NAME, kafka.consumer.NAME, kafka.producer.NAME go to librdkafka.\n",
 	      out);
 }
 
@@ -123,6 +123,23 @@ static const char markdown_head[] =
     "rows do not. Rows with `host` may also stand in a section `[host \"*.example.com\"]` at the end of the file:\n"
     "the first section whose glob matches the host name counts, and what it does not set comes from the general\n"
     "settings.\n"
+    "\n"
+    "A section `[secret \"NAME\"]` holds headers for the hosts that it names, and a section `[proxy \"NAME\"]` a proxy; a\n"
+    "job names them in `secret_ref` and `proxy_ref`, a host's section in `secret` and `proxy`. Both are live:\n"
+    "\n"
+    "    [secret \"shop-api\"]\n"
+    "    hosts = api.shop.example *.api.shop.example:443\n"
+    "    header = Authorization: Bearer ${file:/run/secrets/shop-token}\n"
+    "    header = Cookie: region=eu\n"
+    "\n"
+    "    [proxy \"eu\"]\n"
+    "    url = http://proxy.example.com:3128\n"
+    "    user = gatherd\n"
+    "    password = ${file:/run/secrets/proxy-password}\n"
+    "\n"
+    "`hosts` are globs of host names, with `:443` for one port only, and are needed. `header` may stand again and again.\n"
+    "`${file:PATH}` is what the file holds, without the line ends at its end. The scheme of `url` is `http`, `https`,\n"
+    "`socks5` or `socks5h` (the same here: the proxy resolves names), and its port must be written.\n"
     "\n"
     "`kafka.NAME`, `kafka.consumer.NAME` and `kafka.producer.NAME` pass a property to librdkafka, for both sides or\n"
     "for one (`GATHERD_KAFKA_BOOTSTRAP_SERVERS` in the environment).\n"

@@ -26,23 +26,29 @@ static void cut_comment(char *line)
 	}
 }
 
-/* `[host "GLOB"]` -> GLOB, cut out in place; NULL when the head is not of that form. */
-static char *parse_head(char *head)
+/* `[host "GLOB"]` -> SECTION_HOST and GLOB, cut out in place; SECTION_NONE when the head is not of that form. */
+static enum section_kind parse_head(char *head, const char **ret_name)
 {
+	static const char *const kinds[] = {[SECTION_HOST] = "host", [SECTION_SECRET] = "secret", [SECTION_PROXY] = "proxy"};
 	size_t n = strlen(head);
 
 	if (n < 2 || head[n - 1] != ']')
-		return NULL;
+		return SECTION_NONE;
 	head[n - 1] = '\0';
 	head = trim(head + 1);
-	if (strncmp(head, "host", 4) != 0)
-		return NULL;
-	head = trim(head + 4);
-	n = strlen(head);
-	if (n < 3 || head[0] != '"' || head[n - 1] != '"')
-		return NULL;
-	head[n - 1] = '\0';
-	return head + 1;
+	for (enum section_kind kind = SECTION_HOST; kind <= SECTION_PROXY; kind++) {
+		size_t len = strlen(kinds[kind]);
+		if (strncmp(head, kinds[kind], len) != 0)
+			continue;
+		char *name = trim(head + len);
+		n = strlen(name);
+		if (n < 3 || name[0] != '"' || name[n - 1] != '"')
+			return SECTION_NONE;
+		name[n - 1] = '\0';
+		*ret_name = name + 1;
+		return kind;
+	}
+	return SECTION_NONE;
 }
 
 /* What no host name in a URL can match. */
@@ -82,38 +88,55 @@ static int add_section(struct draft *draft, const char *source, const char *glob
 	return (int)n;
 }
 
+/* Where the rows under a head go. */
+struct place {
+	enum section_kind kind;
+	int section; /* of the host sections; -1 = the general settings */
+};
+
 /* Also a bad head opens a section, so that the rows under it are looked at as what they are meant to be. */
-static int read_head(struct draft *draft, const char *source, char *line)
+static void read_head(struct draft *draft, const char *source, char *line, struct place *place)
 {
 	char text[SHOWN_MAX];
-	const char *mistake, *glob;
+	const char *mistake, *name = "";
 
 	shown(line, text);
-	glob = parse_head(line);
-	if (!glob)
-		draft_error(draft, source, "%s: a section must be [host \"GLOB\"]", text);
-	else if ((mistake = glob_mistake(glob)))
+	place->kind = parse_head(line, &name);
+	if (place->kind == SECTION_SECRET || place->kind == SECTION_PROXY) {
+		draft_add_named(draft, source, place->kind, name);
+		return;
+	}
+	if (place->kind == SECTION_NONE)
+		draft_error(draft, source, "%s: a section must be [host \"GLOB\"], [secret \"NAME\"] or [proxy \"NAME\"]", text);
+	else if ((mistake = glob_mistake(name)))
 		draft_error(draft, source, "%s: %s", text, mistake);
-	return add_section(draft, source, glob ? glob : "");
+	place->kind = SECTION_HOST;
+	place->section = add_section(draft, source, name);
 }
 
-static void read_row(struct draft *draft, const char *source, int section, char *line)
+static void read_row(struct draft *draft, const char *source, const struct place *place, char *line)
 {
 	char text[SHOWN_MAX], *equals = strchr(line, '=');
+	bool is_named = place->kind == SECTION_SECRET || place->kind == SECTION_PROXY;
 
 	if (!equals) {
-		/* Only the first word: the rest may be a password. */
-		line[strcspn(line, " \t:")] = '\0';
-		draft_error(draft, source, "%s: must be key = value", shown(line, text));
+		/* Only the first word: the rest may be a password. Of a secret not even that. */
+		line[is_named ? 0 : strcspn(line, " \t:")] = '\0';
+		draft_error(draft, source, "%s%smust be key = value", shown(line, text), is_named ? "" : ": ");
 		return;
 	}
 	*equals = '\0';
-	draft_set(draft, source, section, trim(line), trim(equals + 1));
+	if (is_named)
+		draft_set_named(draft, source, place->kind, trim(line), trim(equals + 1));
+	else
+		draft_set(draft, source, place->section, trim(line), trim(equals + 1));
 }
+
+static const struct place general = {.section = -1};
 
 static void read_lines(struct draft *draft, char *text)
 {
-	int section = -1;
+	struct place place = general;
 
 	for (int number = 1; text; number++) {
 		char *next = strchr(text, '\n');
@@ -122,9 +145,9 @@ static void read_lines(struct draft *draft, char *text)
 		cut_comment(text);
 		char *line = trim(text), *source = xasprintf("%s:%d", draft->path, number);
 		if (*line == '[')
-			section = read_head(draft, source, line);
+			read_head(draft, source, line, &place);
 		else if (*line)
-			read_row(draft, source, section, line);
+			read_row(draft, source, &place, line);
 		free(source);
 		text = next;
 	}
@@ -177,7 +200,7 @@ void draft_read_overrides(struct draft *draft, char *const overrides[], size_t n
 	draft->stage = STAGE_OVERRIDES;
 	for (size_t i = 0; i < n; i++) {
 		char *copy = xstrdup(overrides[i]);
-		read_row(draft, "-o", -1, trim(copy));
+		read_row(draft, "-o", &general, trim(copy));
 		free(copy);
 	}
 }

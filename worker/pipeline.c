@@ -35,19 +35,11 @@ static void account(struct pipeline *pl, struct task *task)
 
 /* ---- 1. a record becomes a job ---- */
 
-/* The profile that the job names, or the one of the host. */
-static const struct host_options *profile_of(const struct pipeline *pl, const struct task *task, const struct url *url)
-{
-	const char *name = task->job.host_profile;
-	const struct host_options *named = name ? profile_of_name(pl->opts, name) : NULL;
-
-	return named ? named : profile_of_host(pl->opts, url->host);
-}
-
 static int understand(struct pipeline *pl, struct task *task)
 {
 	const struct url *url = &task->url;
 	const char *detail = NULL;
+	struct route route;
 	int err = job_decode(&task->arena, &task->rec, (enum job_format)pl->opts->job_format, task->arrived_at_ms, &task->job,
 			     &detail);
 	task->detail = detail;
@@ -59,9 +51,11 @@ static int understand(struct pipeline *pl, struct task *task)
 	err = profile_check(pl->opts, &task->job);
 	if (err)
 		return err;
-	const struct host_options *host = profile_of(pl, task, url);
+	const struct host_options *host = pipeline_profile(pl, task, url);
 	task->limits = profile_limits(pl->opts, host, &task->job);
 	err = profile_check_method(host, task->job.method);
+	if (!err)
+		err = pipeline_route(pl, task, &route);
 	return err ? err : netguard_host(pl->guard, url->host, url->port);
 }
 
@@ -250,9 +244,15 @@ static void note_first_turn(struct pipeline *pl, struct task *task)
 
 static void on_resolved(void *ctx, int err, const struct addresses *addrs, int64_t dns_us);
 
+static void name_failed(struct pipeline *pl, struct task *task, int err, bool is_proxy)
+{
+	attempt_failed(pl, task, is_proxy ? -ERR_PROXY_FAILED : err, is_proxy ? err_text(err) : NULL);
+}
+
 static void on_turn(struct pipeline *pl, struct task *task)
 {
 	struct addresses addrs = {.n = 0};
+	struct route route;
 
 	heap_remove(&pl->timers, &task->timer);
 	if (task->turn.is_down && task->asks_hops) {
@@ -267,16 +267,23 @@ static void on_turn(struct pipeline *pl, struct task *task)
 	}
 	note_first_turn(pl, task);
 	task->retry_after_ms = 0; /* it was the answer's before this attempt */
-	const struct url *url = task_url(task);
-	int err = url->is_literal ? 0 : resolve_cached(pl->resolve, url->host, &addrs);
+	int err = pipeline_route(pl, task, &route);
+	if (err) {
+		attempt_failed(pl, task, err, NULL);
+		return;
+	}
+	const char *name = pipeline_name_of_peer(&route, task_url(task));
+	if (name)
+		err = resolve_cached(pl->resolve, name, &addrs);
 	if (err == -ERR_AGAIN) {
 		task_set_state(&pl->tasks, task, TASK_RESOLVING);
 		admit_set_resolving(&task->turn, true);
 		if (!task->query)
 			task->query = arena_zalloc(&task->arena, sizeof(*task->query));
-		resolve_start(pl->resolve, url->host, task->query, on_resolved, task);
+		task->asked = arena_strndup(&task->arena, name, strlen(name));
+		resolve_start(pl->resolve, task->asked, task->query, on_resolved, task);
 	} else if (err) {
-		attempt_failed(pl, task, err, NULL);
+		name_failed(pl, task, err, route.proxy);
 	} else {
 		start_fetch(pl, task, &addrs);
 	}
@@ -285,38 +292,25 @@ static void on_turn(struct pipeline *pl, struct task *task)
 static void on_resolved(void *ctx, int err, const struct addresses *addrs, int64_t dns_us)
 {
 	struct task *task = ctx;
+	struct route route;
 	struct pipeline *pl = CONTAINER_OF(task->turn.part->admit, struct pipeline, admit);
 
 	task->query = NULL;
 	task->dns_us += dns_us;
 	admit_set_resolving(&task->turn, false);
-	if (err)
-		attempt_failed(pl, task, err, NULL);
+	int route_err = pipeline_route(pl, task, &route);
+	const char *name = route_err ? NULL : pipeline_name_of_peer(&route, task_url(task));
+	if (route_err)
+		attempt_failed(pl, task, route_err, NULL);
+	else if (err)
+		name_failed(pl, task, err, route.proxy);
+	else if (!name || strcmp(name, task->asked) != 0)
+		attempt_failed(pl, task, -ERR_PROXY_FAILED, "the settings changed while the name was looked up");
 	else
 		start_fetch(pl, task, addrs);
 }
 
 /* ---- 4. the fetch ---- */
-
-/* What the guard allows of the addresses; each is judged again at the connect. */
-static int guard_addresses(struct pipeline *pl, const struct url *url, struct addresses *addrs)
-{
-	size_t n = 0;
-
-	if (url->is_literal) {
-		if (address_parse(url->host, &addrs->v[0]))
-			return -ERR_URL_HOST;
-		addrs->n = 1;
-	}
-	for (size_t i = 0; i < addrs->n; i++) {
-		if (netguard_address(pl->guard, url->host, &addrs->v[i]))
-			pl->metrics->blocked++;
-		else
-			addrs->v[n++] = addrs->v[i];
-	}
-	addrs->n = n;
-	return n ? 0 : -ERR_ADDRESS_DENIED;
-}
 
 static void on_fetched(void *ctx, struct response *resp);
 
@@ -324,15 +318,18 @@ static void start_fetch(struct pipeline *pl, struct task *task, const struct add
 {
 	struct addresses addrs = *resolved;
 	int64_t left_ms = (deadline_us(pl, task) - loop_now_us(pl->loop)) / US_PER_MS;
-	size_t n_headers;
-	const struct header *headers = task_headers(task, &n_headers);
 	const struct job *job = &task->job;
+	struct route route;
+	size_t n_headers;
 
-	int err = left_ms > 0 ? guard_addresses(pl, task_url(task), &addrs) : -ERR_JOB_DEADLINE;
+	int err = left_ms > 0 ? pipeline_route(pl, task, &route) : -ERR_JOB_DEADLINE;
+	if (!err)
+		err = pipeline_guard(pl, &route, task_url(task), &addrs);
 	if (err) {
 		attempt_failed(pl, task, err, NULL);
 		return;
 	}
+	const struct header *headers = task_headers(task, route.secret, &n_headers);
 	struct fetch_request req = {
 		.url = task_url(task),
 		.addrs = &addrs,
@@ -352,6 +349,7 @@ static void start_fetch(struct pipeline *pl, struct task *task, const struct add
 		.is_http2 = task->limits.is_http2,
 		.tls_verify = pl->opts->tls_verify,
 		.host_slot = task->turn.host_slot,
+		.proxy = route.proxy,
 	};
 	if (task->asks_url)
 		pipeline_robots_request(pl, &req);
@@ -380,7 +378,7 @@ static void observe(struct pipeline *pl, const struct response *resp)
 
 static enum host_report report_of(int err)
 {
-	if (err == -ERR_ADDRESS_DENIED || err == -ERR_CONNECT_NO_FDS || err_outcome(err) == OUTCOME_DNS ||
+	if (err == -ERR_ADDRESS_DENIED || err == -ERR_PROXY_FAILED || err == -ERR_CONNECT_NO_FDS || err_outcome(err) == OUTCOME_DNS ||
 	    err_outcome(err) == OUTCOME_CANCELLED || err_outcome(err) == OUTCOME_INTERNAL)
 		return err ? HOST_NOT_TRIED : HOST_REACHED;
 	return err_outcome(err) == OUTCOME_CONNECT ? HOST_UNREACHABLE : HOST_REACHED;
@@ -439,7 +437,7 @@ static bool follow(struct pipeline *pl, struct task *task, struct response *resp
 	if (!*ret_err)
 		*ret_err = task_follow(task, &url, resp, location);
 	if (!*ret_err)
-		*ret_err = profile_check_method(profile_of(pl, task, &url), task->job.method);
+		*ret_err = profile_check_method(pipeline_profile(pl, task, &url), task->job.method);
 	if (!*ret_err)
 		*ret_err = netguard_host(pl->guard, url.host, url.port);
 	if (*ret_err)
@@ -782,8 +780,10 @@ static bool needs_name(void *ctx, struct turn *turn)
 	struct pipeline *pl = ctx;
 	const struct task *task = CONTAINER_OF(turn, struct task, turn);
 	struct addresses addrs;
+	struct route route;
+	const char *name = pipeline_route(pl, task, &route) ? NULL : pipeline_name_of_peer(&route, task_url(task));
 
-	return !task_url(task)->is_literal && resolve_cached(pl->resolve, task_url(task)->host, &addrs) == -ERR_AGAIN;
+	return name && resolve_cached(pl->resolve, name, &addrs) == -ERR_AGAIN;
 }
 
 static void on_nothing(void *ctx)

@@ -93,6 +93,23 @@ bool pipeline_is_drained(const struct partition *part);
 void pipeline_remove_partition(struct pipeline *pl, struct partition *part);
 void pipeline_on_wake(struct pipeline *pl);
 
+/* pipeline_route.c */
+/* What the settings add to one attempt: views that a reload ends. NULL = none. */
+struct route {
+	const struct secret *secret;
+	const struct proxy *proxy;
+};
+
+/* The profile that the job names, or the one of the URL's host. */
+const struct host_options *pipeline_profile(const struct pipeline *pl, const struct task *task, const struct url *url);
+/* For the next attempt. 0, -ERR_SECRET_UNKNOWN, -ERR_SECRET_HOST or -ERR_PROXY_UNKNOWN. */
+int pipeline_route(const struct pipeline *pl, const struct task *task, struct route *ret_route) MUST_CHECK;
+/* Of the proxy or of the URL's host; NULL when that is an address. */
+const char *pipeline_name_of_peer(const struct route *route, const struct url *url);
+/* Leaves of addrs what the guard allows; each is judged again at the connect. Through a proxy, only the URL's own text is judged.
+ * 0 or -ERR_ADDRESS_DENIED. */
+int pipeline_guard(struct pipeline *pl, const struct route *route, const struct url *url, struct addresses *addrs) MUST_CHECK;
+
 /* pipeline_robots.c: robots=obey. A robots.txt is fetched on the turns of the first job that needs it; those of the same origin wait
  * in TASK_ROBOTS. */
 /* May the task's URL be fetched? 0 and its Crawl-delay, also when its turn shall be for robots.txt (asks_url); -ERR_AGAIN: it was

@@ -40,15 +40,41 @@ struct limits profile_limits(const struct options *opts, const struct host_optio
 
 int profile_check(const struct options *opts, const struct job *job)
 {
-	if (job->secret_ref && *job->secret_ref)
-		return -ERR_SECRET_UNKNOWN;
-	if (job->proxy_ref && *job->proxy_ref)
-		return -ERR_PROXY_UNKNOWN;
 	if (job->host_profile && *job->host_profile && !profile_of_name(opts, job->host_profile))
 		return -ERR_PROFILE_UNKNOWN;
 	if (job->body.len && (strcmp(job->method, "GET") == 0 || strcmp(job->method, "HEAD") == 0))
 		return -ERR_BODY_DENIED;
 	return job->body.len > (size_t)opts->request_body_max ? -ERR_REQUEST_TOO_LARGE : 0;
+}
+
+static bool is_given(const char *name)
+{
+	return name && *name;
+}
+
+int profile_secret(const struct options *opts, const struct host_options *host, const struct job *job, const struct url *url,
+		   const struct secret **ret_secret)
+{
+	const char *name = is_given(job->secret_ref) ? job->secret_ref : host->secret;
+	const struct secret *secret = is_given(name) ? options_secret(opts, name) : NULL;
+	bool may_go = secret && secret_may_go(secret, url->host, url->key);
+
+	if (is_given(job->secret_ref) && !may_go)
+		return secret ? -ERR_SECRET_HOST : -ERR_SECRET_UNKNOWN;
+	*ret_secret = may_go ? secret : NULL;
+	return 0;
+}
+
+int profile_proxy(const struct options *opts, const struct host_options *host, const struct job *job,
+		  const struct proxy **ret_proxy)
+{
+	const char *name = is_given(job->proxy_ref) ? job->proxy_ref : host->proxy;
+	const struct proxy *proxy = is_given(name) ? options_proxy(opts, name) : NULL;
+
+	if (is_given(name) && !proxy)
+		return -ERR_PROXY_UNKNOWN;
+	*ret_proxy = proxy;
+	return 0;
 }
 
 int profile_check_method(const struct host_options *host, const char *method)

@@ -177,26 +177,29 @@ static bool is_one_of(const char *name, const char *const names[], size_t n)
 	return false;
 }
 
-static bool may_send(const struct task *task, const char *name)
+static bool may_send(const struct task *task, const struct secret *secret, const char *name)
 {
 	static const char *const credentials[] = {"authorization", "cookie", "proxy-authorization"};
 	static const char *const content[] = {"content-encoding", "content-language", "content-location", "content-type"};
 
 	return !(task->drop_credentials && is_one_of(name, credentials, ARRAY_LEN(credentials))) &&
-	       !(task->drop_content && is_one_of(name, content, ARRAY_LEN(content)));
+	       !(task->drop_content && is_one_of(name, content, ARRAY_LEN(content))) &&
+	       !(secret && is_one_of(name, (const char *const *)secret->names.v, secret->names.n));
 }
 
-const struct header *task_headers(struct task *task, size_t *ret_n)
+const struct header *task_headers(struct task *task, const struct secret *secret, size_t *ret_n)
 {
-	size_t n = 0;
+	size_t n = 0, n_max = task->job.n_headers + (secret ? secret->names.n : 0);
 
 	*ret_n = task->job.n_headers;
-	if ((!task->drop_credentials && !task->drop_content) || !task->job.n_headers)
+	if ((!task->drop_credentials && !task->drop_content && !secret) || !n_max)
 		return task->job.headers;
-	struct header *kept = arena_alloc(&task->arena, task->job.n_headers * sizeof(*kept));
+	struct header *kept = arena_alloc(&task->arena, n_max * sizeof(*kept));
 	for (size_t i = 0; i < task->job.n_headers; i++)
-		if (may_send(task, task->job.headers[i].name))
+		if (may_send(task, secret, task->job.headers[i].name))
 			kept[n++] = task->job.headers[i];
+	for (size_t i = 0; secret && i < secret->names.n; i++)
+		kept[n++] = (struct header){secret->names.v[i], span_str(secret->values.v[i])};
 	*ret_n = n;
 	return kept;
 }

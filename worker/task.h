@@ -72,6 +72,7 @@ struct task {
 	int32_t asks_hops, asks_attempts;
 
 	struct resolve_query *query; /* set while RESOLVING */
+	const char *asked;           /* the name of that query */
 	struct transfer *transfer;   /* set while FETCHING */
 
 	int err; /* how it ended; 0 or -ERR_* */
@@ -108,7 +109,8 @@ void task_set_response(struct task *task, struct response *resp);
 const struct url *task_url(const struct task *task);
 /* What the result says of it. Views into the task. */
 struct result task_result(const struct task *task, const char *instance);
-/* The job's headers without those that must not follow to another origin, or that describe a body which is gone. */
-const struct header *task_headers(struct task *task, size_t *ret_n);
+/* The job's headers without those that must not follow to another origin, or that describe a body which is gone; and the secret's
+ * (NULL = none) in place of those of the same name. Views into the job and the secret. */
+const struct header *task_headers(struct task *task, const struct secret *secret, size_t *ret_n);
 
 #endif

@@ -100,6 +100,7 @@ static void names_are_for_ever(void **state)
 	    "BODY_DENIED",
 	    "REQUEST_TOO_LARGE",
 	    "SECRET_UNKNOWN",
+	    "SECRET_HOST",
 	    "PROXY_UNKNOWN",
 	    "PROFILE_UNKNOWN",
 	    "ADDRESS_DENIED",

@@ -127,9 +127,6 @@ static void what_is_checked(void **state)
 		{{.method = "DELETE", .body = {(const uint8_t *)"x", 1}}, 0},
 		{{.method = "POST", .body = {(const uint8_t *)"1234", 4}}, 0},
 		{{.method = "POST", .body = {(const uint8_t *)"12345", 5}}, -ERR_REQUEST_TOO_LARGE},
-		{{.method = "GET", .secret_ref = "token"}, -ERR_SECRET_UNKNOWN},
-		{{.method = "GET", .secret_ref = ""}, 0},
-		{{.method = "GET", .proxy_ref = "eu"}, -ERR_PROXY_UNKNOWN},
 		{{.method = "GET", .host_profile = "*.example.com"}, 0},
 		{{.method = "GET", .host_profile = "*.example.org"}, -ERR_PROFILE_UNKNOWN},
 		{{.method = "GET", .host_profile = ""}, 0},
@@ -165,12 +162,63 @@ static void methods(void **state)
 	}
 }
 
+static void secrets_and_proxies(void **state)
+{
+	char none[] = "", api[] = "api", *hosts[] = {(char[]){"*.api.example"}, (char[]){"one.example:443"}};
+	struct secret secrets[] = {{.name = (char[]){"api"}, .hosts = {hosts, 2}}};
+	struct proxy proxies[] = {{.name = (char[]){"eu"}}, {.name = (char[]){"us"}}};
+	struct options opts = {.secrets = secrets, .n_secrets = 1, .proxies = proxies, .n_proxies = 2};
+	const struct {
+		const char *ref;
+		char *of_host;
+		const char *host, *key;
+		int err;
+		bool is_given;
+		const char *why;
+	} rows[] = {
+		{NULL, none, "a.api.example", "a.api.example:80", 0, false, "none asked for"},
+		{"", none, "a.api.example", "a.api.example:80", 0, false, "an empty name is none"},
+		{"api", none, "a.api.example", "a.api.example:80", 0, true, "a host of it"},
+		{"api", none, "A.API.example", "A.API.example:1", 0, true, "any port"},
+		{"api", none, "api.example", "api.example:80", -ERR_SECRET_HOST, false, "the dot is a must"},
+		{"api", none, "a.api.example.org", "a.api.example.org:80", -ERR_SECRET_HOST, false, "the end counts"},
+		{"api", none, "one.example", "one.example:443", 0, true, "the port"},
+		{"api", none, "one.example", "one.example:80", -ERR_SECRET_HOST, false, "another port"},
+		{"ap", none, "a.api.example", "a.api.example:80", -ERR_SECRET_UNKNOWN, false, "a part of a name"},
+		{NULL, api, "a.api.example", "a.api.example:80", 0, true, "the host's section"},
+		{NULL, api, "b.example", "b.example:80", 0, false, "the section's hosts are not the secret's"},
+		{"nope", api, "a.api.example", "a.api.example:80", -ERR_SECRET_UNKNOWN, false, "the job's name counts"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct host_options host = {.secret = rows[i].of_host, .proxy = (char[]){"us"}};
+		struct job job = {.secret_ref = rows[i].ref};
+		struct url url = {.host = rows[i].host, .key = rows[i].key};
+		const struct secret *secret = NULL;
+		if (profile_secret(&opts, &host, &job, &url, &secret) != rows[i].err || (secret != NULL) != rows[i].is_given)
+			fail_msg("%s", rows[i].why);
+		const struct proxy *proxy = NULL;
+		assert_int_equal(profile_proxy(&opts, &host, &job, &proxy), 0);
+		assert_ptr_equal(proxy, &proxies[1]);
+		job.proxy_ref = "eu";
+		assert_int_equal(profile_proxy(&opts, &host, &job, &proxy), 0);
+		assert_ptr_equal(proxy, &proxies[0]);
+		job.proxy_ref = "as";
+		assert_int_equal(profile_proxy(&opts, &host, &job, &proxy), -ERR_PROXY_UNKNOWN);
+		host.proxy = NULL;
+		job.proxy_ref = "";
+		assert_int_equal(profile_proxy(&opts, &host, &job, &proxy), 0);
+		assert_null(proxy);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_first_glob_that_matches), cmocka_unit_test(no_wishes),	  cmocka_unit_test(a_job_may_ask_for_less),
 		cmocka_unit_test(a_job_gets_no_more),	       cmocka_unit_test(what_is_checked),
 		cmocka_unit_test(methods),
+		cmocka_unit_test(secrets_and_proxies),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

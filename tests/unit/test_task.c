@@ -258,10 +258,10 @@ static void secrets_stay_at_home(void **state)
 
 	task->job.headers = headers;
 	task->job.n_headers = ARRAY_LEN(headers);
-	assert_ptr_equal(task_headers(task, &n), headers);
+	assert_ptr_equal(task_headers(task, NULL, &n), headers);
 	assert_int_equal(n, ARRAY_LEN(headers));
 	assert_int_equal(follow(task, 302, "http://b.example/"), 0);
-	const struct header *kept = task_headers(task, &n);
+	const struct header *kept = task_headers(task, NULL, &n);
 	assert_int_equal(n, 2);
 	assert_string_equal(kept[0].name, "Accept");
 	assert_string_equal(kept[1].name, "X-Trace");
@@ -282,11 +282,33 @@ static void headers_of_a_body_go_with_it(void **state)
 		task->job.headers = headers;
 		task->job.n_headers = ARRAY_LEN(headers);
 		assert_int_equal(follow(task, status, "/1"), 0);
-		const struct header *kept = task_headers(task, &n);
+		const struct header *kept = task_headers(task, NULL, &n);
 		assert_int_equal(n, status == 302 ? 2 : 4);
 		assert_string_equal(kept[n - 1].name, "Authorization"); /* the same origin */
 		task_free(task);
 	}
+}
+
+static void a_secret_replaces_headers(void **state)
+{
+	static const struct header headers[] = {{"authorization", {(const uint8_t *)"a", 1}}, {"Accept", {(const uint8_t *)"b", 1}}};
+	char *names[] = {(char[]){"Authorization"}, (char[]){"X-Key"}}, *values[] = {(char[]){"c"}, (char[]){"d"}};
+	struct secret secret = {.names = {names, 2}, .values = {values, 2}};
+	struct task *task = make_at("http://a.example/0", 9);
+	size_t n;
+
+	const struct header *sent = task_headers(task, &secret, &n);
+	assert_int_equal(n, 2); /* a job without headers */
+	assert_string_equal(sent[0].name, "Authorization");
+	task->job.headers = headers;
+	task->job.n_headers = ARRAY_LEN(headers);
+	sent = task_headers(task, &secret, &n);
+	assert_int_equal(n, 3);
+	assert_string_equal(sent[0].name, "Accept");
+	assert_string_equal(sent[1].name, "Authorization");
+	assert_memory_equal(sent[1].value.data, "c", 1);
+	assert_string_equal(sent[2].name, "X-Key");
+	task_free(task);
 }
 
 static struct response *answer(void)
@@ -364,6 +386,7 @@ int main(void)
 		cmocka_unit_test(other_methods_become_get),
 		cmocka_unit_test(secrets_stay_at_home),
 		cmocka_unit_test(headers_of_a_body_go_with_it),
+		cmocka_unit_test(a_secret_replaces_headers),
 		cmocka_unit_test(what_the_result_says),
 		cmocka_unit_test(unchanged),
 	};
