@@ -1,5 +1,5 @@
-/* Ways through a proxy: whom a transfer connects to, and lanes of their own. libcurl tells tunnels apart by the proxy's host and
- * port and not by its user, so each proxy has multis that no other one uses. */
+/* Ways through a proxy: whom a transfer connects to, and lanes of their own. Before 8.19 (CVE-2026-3784) libcurl tells tunnels
+ * apart by the proxy's host and port and not by its user, so each proxy has multis that no other one uses. */
 #include "fetch_internal.h"
 
 #define PROXY_LANES 8

@@ -422,7 +422,8 @@ def test_proxies(tls_origin, jobs, proxy_servers, trust, tmp_path):
     for host in ("by-section", "first", "second"):
         assert (None, "name", f"{host}.test:{plain}") in asked["open"]
     # What is for the host behind the tunnel does not go to the proxy.
-    assert not [line for line in proxy_servers["http"].connect_headers if "t0ken" in line]
+    tunnels = [head for head in proxy_servers["http"].heads if head.startswith("CONNECT ")]
+    assert len(tunnels) == 3 and not [head for head in tunnels if "t0ken" in head]
 
     # One tunnel for two users would be the first one's for both.
     url = f"https://127.0.0.1:{tls}/ok"
@@ -460,6 +461,22 @@ def test_proxies(tls_origin, jobs, proxy_servers, trust, tmp_path):
     assert j.worker.metric("gatherd_breaker_opened_total") >= 1
     assert j.ending(j.one(f"http://alive.test:{plain}/ok", proxy_ref="open")) == "OK"
     assert_no_secret(j, [*results.values(), *bad.values()])
+
+
+def test_redirect_secret_robots_and_proxy_together(tls_origin, jobs, proxy_servers, tmp_path):
+    """Every robots.txt goes the way of the job that needs it, and takes nothing of the job's along."""
+    password = tmp_path / "password"
+    password.write_text("pr0xy-passw0rd")
+    j = jobs(proxies_config(proxy_servers, password), robots="obey")
+    port = tls_origin.port
+    own = [{"name": "X-Mine", "value": b"mine"}]
+    result = j.one(f"http://first.test:{port}/redirect-to?url=" + quote(f"http://second.test:{port}/echo"), proxy_ref="http",
+                   secret_ref="api", headers=own)
+    assert j.ending(result) == "OK" and len(result.redirects) == 1 and "authorization" not in seen(result)[1]
+    asked = [(head.split(" ")[1].split("?")[0].replace(f":{port}", ""), "t0ken" in head, "mine" in head)
+             for head in proxy_servers["http"].heads]
+    assert asked == [("http://first.test/robots.txt", False, False), ("http://first.test/redirect-to", True, True),
+                     ("http://second.test/robots.txt", False, False), ("http://second.test/echo", False, True)]
 
 
 def test_a_proxy_does_not_open_what_is_closed(origin, jobs, proxy_servers, tmp_path):

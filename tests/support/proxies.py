@@ -1,5 +1,5 @@
 """A proxy of the tests' own, on a thread: HTTP (absolute form and CONNECT), the same over TLS, or SOCKS5 (RFC 1928, 1929). Every
-name is 127.0.0.1 to it, but dead.test, which it cannot reach. `asked` has what it was asked: (user, how, host:port)."""
+name is 127.0.0.1 to it, but dead.test, which it cannot reach. `asked` has what it was asked: (user, how, host:port); `heads` the requests to an HTTP proxy as they came."""
 
 import asyncio
 import base64
@@ -28,7 +28,7 @@ class Proxy:
         """kind: "http" or "socks5"; users: {user: password}, none = no authentication; pem: key and certificate for TLS."""
         self.serve = {"http": self._http, "socks5": self._socks}[kind]
         self.users, self.pem = users, pem
-        self.asked = []
+        self.asked, self.heads = [], []
         self.loop = asyncio.new_event_loop()
         self.tasks = set()
 
@@ -90,6 +90,7 @@ class Proxy:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *lines = head.rstrip().split("\r\n")
         method, target, version = line.split(" ")
+        self.heads.append(head)
         user = self._user_of(lines)
         if self.users and not user:
             writer.write(b"HTTP/1.1 407 Who are you\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n")
@@ -103,7 +104,6 @@ class Proxy:
             writer.write(b"HTTP/1.1 502 No way\r\nContent-Length: 0\r\n\r\n")
             return
         if method == "CONNECT":
-            self.connect_headers = lines
             writer.write(b"HTTP/1.1 200 Go on\r\n\r\n")
         else:
             kept = [ln for ln in lines if not ln.lower().startswith(("proxy-", "connection:"))]

@@ -577,6 +577,46 @@ static void freed_with_transfers_running(void **state)
 	loop_turn(world_of(state)->loop, 1000);
 }
 
+/* Whatever libcurl makes of the proxies' users: they share no multi. */
+static void proxies_have_lanes_of_their_own(void **state)
+{
+	struct world *world = world_of(state);
+	char host[] = "127.0.0.1", key[32], url[48], ann[] = "ann", bob[] = "bob";
+	snprintf(key, sizeof(key), "127.0.0.1:%u", world->server.port);
+	snprintf(url, sizeof(url), "http://%s", key);
+	struct proxy proxies[] = {
+	    {.name = ann, .url = url, .host = host, .key = key, .port = world->server.port, .is_literal = true, .user = ann},
+	    {.name = bob, .url = url, .host = host, .key = key, .port = world->server.port, .is_literal = true, .user = bob}};
+	const struct proxy *way[] = {NULL, &proxies[0], &proxies[1], &proxies[0], &proxies[1], NULL};
+	struct lane *lane[ARRAY_LEN(way)];
+
+	for (size_t i = 0; i < ARRAY_LEN(way); i++) {
+		struct run run = named(world, "target.test", "/echo");
+		run.req.proxy = way[i];
+		start(&run);
+		lane[i] = run.transfer->lane;
+		wait_for(&run);
+		assert_err(run.resp, 0);
+		assert_int_equal(body_has(run.resp, "\r\nProxy-Authorization: Basic "), way[i] != NULL);
+		drop(&run);
+	}
+	assert_ptr_equal(lane[0], lane[5]);
+	assert_ptr_equal(lane[1], lane[3]);
+	assert_ptr_equal(lane[2], lane[4]);
+	assert_ptr_not_equal(lane[1], lane[2]);
+	assert_ptr_not_equal(lane[0], lane[1]);
+	assert_ptr_not_equal(lane[0], lane[2]);
+	/* A reload ends them, and the proxies that they were for. */
+	fetch_reload(world->fetch, world->guard, NULL);
+	assert_null(world->fetch->proxies);
+	proxies[0].user = bob;
+	struct run run = named(world, "target.test", "/echo");
+	run.req.proxy = &proxies[0];
+	assert_err(finish(&run), 0);
+	assert_true(body_has(run.resp, "\r\nProxy-Authorization: Basic Ym9iOg==\r\n"));
+	drop(&run);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -602,6 +642,7 @@ int main(void)
 	    TEST(many_at_once_go_to_several_lanes),
 	    TEST(owners_do_what_they_like),
 	    TEST(freed_with_transfers_running),
+	    TEST(proxies_have_lanes_of_their_own),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
