@@ -200,6 +200,8 @@ void pins_free(struct lane *lane);
 /* fetch_proxy.c */
 /* Fills t->peer. */
 void peer_init(struct transfer *t, const struct fetch_request *req);
+/* The guard's word on an address that is connected to. A proxy's own is as configured. */
+bool peer_is_allowed(const struct transfer *t, const struct address *addr);
 /* The place of the lane, which may not be there yet. */
 struct lane **proxy_lane(struct fetch *fetch, const struct proxy *proxy, uint32_t hash, bool is_http2);
 void proxy_lanes_retire(struct fetch *fetch);

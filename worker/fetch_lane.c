@@ -110,8 +110,7 @@ curl_socket_t on_socket_open(void *ctx, curlsocktype purpose, struct curl_sockad
 	uint16_t port;
 
 	t->has_run = true;
-	if (address_from_sockaddr(&sa->addr, &addr, &port) < 0 ||
-	    (!t->peer.is_proxy && netguard_address(fetch->guard, t->url->host, &addr) < 0)) {
+	if (address_from_sockaddr(&sa->addr, &addr, &port) < 0 || !peer_is_allowed(t, &addr)) {
 		t->n_denied++;
 		fetch->metrics->blocked++;
 		return CURL_SOCKET_BAD;

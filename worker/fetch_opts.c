@@ -156,8 +156,7 @@ static int on_prereq(void *ctx, char *peer_ip, char *local_ip, int peer_port, in
 	struct address addr;
 
 	t->has_run = true;
-	if (address_parse(peer_ip, &addr) < 0 ||
-	    (!t->peer.is_proxy && netguard_address(t->fetch->guard, t->url->host, &addr) < 0)) {
+	if (address_parse(peer_ip, &addr) < 0 || !peer_is_allowed(t, &addr)) {
 		t->err = -ERR_ADDRESS_DENIED;
 		t->fetch->metrics->blocked++;
 		return CURL_PREREQFUNC_ABORT;

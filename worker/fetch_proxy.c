@@ -31,6 +31,11 @@ void peer_init(struct transfer *t, const struct fetch_request *req)
 				.is_proxy = true};
 }
 
+bool peer_is_allowed(const struct transfer *t, const struct address *addr)
+{
+	return t->peer.is_proxy || netguard_address(t->fetch->guard, t->url->host, addr) == 0;
+}
+
 struct lane **proxy_lane(struct fetch *fetch, const struct proxy *proxy, uint32_t hash, bool is_http2)
 {
 	struct proxy_lanes *found;

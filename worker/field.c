@@ -33,15 +33,18 @@ bool field_is_value(struct span value)
 	return true;
 }
 
+bool field_is_one_of(const char *name, const char *const names[], size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcasecmp(name, names[i]) == 0)
+			return true;
+	return false;
+}
+
 bool field_is_denied(const char *name)
 {
 	static const char *const denied[] = {"host", "content-length", "transfer-encoding", "connection", "keep-alive",
 					     "te",   "trailer",	       "upgrade",	    "expect"};
 
-	if (strncasecmp(name, "proxy-", 6) == 0)
-		return true;
-	for (size_t i = 0; i < ARRAY_LEN(denied); i++)
-		if (strcasecmp(name, denied[i]) == 0)
-			return true;
-	return false;
+	return strncasecmp(name, "proxy-", 6) == 0 || field_is_one_of(name, denied, ARRAY_LEN(denied));
 }

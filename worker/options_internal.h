@@ -98,6 +98,9 @@ int draft_read_file(struct draft *draft) MUST_CHECK;
 void draft_read_environ(struct draft *draft, char *const environ_block[]);
 void draft_read_overrides(struct draft *draft, char *const overrides[], size_t n);
 
+/* All of a file, -ERR_SYSTEM with errno, or what buf_add says. is_regular: a pipe, which might hold up a reload, is refused. */
+int read_whole(const char *path, bool is_regular, struct buf *buf) MUST_CHECK;
+
 /* options_named.c. */
 enum section_kind { SECTION_NONE, SECTION_HOST, SECTION_SECRET, SECTION_PROXY };
 /* Opens a section; its rows follow. */

@@ -7,9 +7,6 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define NAMED_MAX 1000
 #define NAME_BYTES_MAX 256 /* of a job's secret_ref and proxy_ref */
@@ -22,27 +19,6 @@ static const char *const section_names[] = {[SECTION_SECRET] = "secret", [SECTIO
 
 /* ---- ${file:PATH} ---- */
 
-static int read_regular(const char *path, struct buf *buf)
-{
-	char chunk[4096];
-	struct stat st;
-	ssize_t n;
-	int err = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold up a reload */
-
-	if (fd < 0)
-		return -ERR_SYSTEM;
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		errno = S_ISDIR(st.st_mode) ? EISDIR : ESPIPE;
-		err = -ERR_SYSTEM;
-	}
-	while (!err && (n = read(fd, chunk, sizeof(chunk))) != 0)
-		err = n < 0 ? -ERR_SYSTEM : buf_add(buf, chunk, (size_t)n);
-	int error = errno;
-	close(fd);
-	errno = error;
-	return err;
-}
-
 /* The file's text without the line ends at its end. */
 static int add_file(struct draft *draft, const char *source, const char *key, const char *path, struct buf *out)
 {
@@ -50,7 +26,7 @@ static int add_file(struct draft *draft, const char *source, const char *key, co
 	struct buf file;
 
 	buf_init(&file, VALUE_BYTES_MAX);
-	int err = read_regular(path, &file);
+	int err = read_whole(path, true, &file);
 	while (file.len && (file.data[file.len - 1] == '\n' || file.data[file.len - 1] == '\r'))
 		file.len--;
 	if (err == -ERR_SYSTEM)

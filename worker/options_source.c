@@ -4,7 +4,9 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <stdio.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* Cuts white space off both ends, in place. */
 static char *trim(char *text)
@@ -153,21 +155,23 @@ static void read_lines(struct draft *draft, char *text)
 	}
 }
 
-static int read_whole(const char *path, struct buf *buf)
+int read_whole(const char *path, bool is_regular, struct buf *buf)
 {
 	char chunk[16384];
-	size_t n;
-	int err = 0;
-	FILE *file = fopen(path, "re");
+	struct stat st;
+	ssize_t n;
+	int err = 0, fd = open(path, O_RDONLY | O_CLOEXEC | (is_regular ? O_NONBLOCK : 0)); /* opening a pipe would wait */
 
-	if (!file)
+	if (fd < 0)
 		return -ERR_SYSTEM;
-	while (!err && (n = fread(chunk, 1, sizeof(chunk), file)) > 0)
-		err = buf_add(buf, chunk, n);
-	int error = errno;
-	if (ferror(file))
+	if (is_regular && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))) {
+		errno = S_ISDIR(st.st_mode) ? EISDIR : ESPIPE;
 		err = -ERR_SYSTEM;
-	fclose(file);
+	}
+	while (!err && (n = read(fd, chunk, sizeof(chunk))) != 0)
+		err = n < 0 ? -ERR_SYSTEM : buf_add(buf, chunk, (size_t)n);
+	int error = errno;
+	close(fd);
 	errno = error;
 	return err;
 }
@@ -179,7 +183,7 @@ int draft_read_file(struct draft *draft)
 
 	draft->stage = STAGE_FILE;
 	buf_init(&buf, OPTIONS_FILE_MAX);
-	int err = read_whole(draft->path, &buf);
+	int err = read_whole(draft->path, false, &buf);
 	if (err == -ERR_SYSTEM) {
 		draft_error(draft, draft->path, "cannot be read: %s", strerror(errno));
 	} else if (err) {

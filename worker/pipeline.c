@@ -17,7 +17,7 @@
 #define FAR_MS INT64_C(3155760000000) /* a hundred years */
 
 static void enqueue(struct pipeline *pl, struct task *task);
-static void start_fetch(struct pipeline *pl, struct task *task, const struct addresses *addrs);
+static void start_fetch(struct pipeline *pl, struct task *task, const struct route *route, const struct addresses *addrs);
 static void attempt_failed(struct pipeline *pl, struct task *task, int err, const char *detail);
 static void finish(struct pipeline *pl, struct task *task, int err, const char *detail);
 static void back_off(struct pipeline *pl, struct task *task, int64_t wait_ms);
@@ -55,7 +55,7 @@ static int understand(struct pipeline *pl, struct task *task)
 	task->limits = profile_limits(pl->opts, host, &task->job);
 	err = profile_check_method(host, task->job.method);
 	if (!err)
-		err = pipeline_route(pl, task, &route);
+		err = pipeline_route_by(pl, task, host, &route);
 	return err ? err : netguard_host(pl->guard, url->host, url->port);
 }
 
@@ -285,7 +285,7 @@ static void on_turn(struct pipeline *pl, struct task *task)
 	} else if (err) {
 		name_failed(pl, task, err, route.proxy);
 	} else {
-		start_fetch(pl, task, &addrs);
+		start_fetch(pl, task, &route, &addrs);
 	}
 }
 
@@ -307,29 +307,26 @@ static void on_resolved(void *ctx, int err, const struct addresses *addrs, int64
 	else if (!name || strcmp(name, task->asked) != 0)
 		attempt_failed(pl, task, -ERR_PROXY_FAILED, "the settings changed while the name was looked up");
 	else
-		start_fetch(pl, task, addrs);
+		start_fetch(pl, task, &route, addrs);
 }
 
 /* ---- 4. the fetch ---- */
 
 static void on_fetched(void *ctx, struct response *resp);
 
-static void start_fetch(struct pipeline *pl, struct task *task, const struct addresses *resolved)
+static void start_fetch(struct pipeline *pl, struct task *task, const struct route *route, const struct addresses *resolved)
 {
 	struct addresses addrs = *resolved;
 	int64_t left_ms = (deadline_us(pl, task) - loop_now_us(pl->loop)) / US_PER_MS;
 	const struct job *job = &task->job;
-	struct route route;
 	size_t n_headers;
 
-	int err = left_ms > 0 ? pipeline_route(pl, task, &route) : -ERR_JOB_DEADLINE;
-	if (!err)
-		err = pipeline_guard(pl, &route, task_url(task), &addrs);
+	int err = left_ms > 0 ? pipeline_guard(pl, route, task_url(task), &addrs) : -ERR_JOB_DEADLINE;
 	if (err) {
 		attempt_failed(pl, task, err, NULL);
 		return;
 	}
-	const struct header *headers = task_headers(task, route.secret, &n_headers);
+	const struct header *headers = task_headers(task, route->secret, &n_headers);
 	struct fetch_request req = {
 		.url = task_url(task),
 		.addrs = &addrs,
@@ -349,7 +346,7 @@ static void start_fetch(struct pipeline *pl, struct task *task, const struct add
 		.is_http2 = task->limits.is_http2,
 		.tls_verify = pl->opts->tls_verify,
 		.host_slot = task->turn.host_slot,
-		.proxy = route.proxy,
+		.proxy = route->proxy,
 	};
 	if (task->asks_url)
 		pipeline_robots_request(pl, &req);

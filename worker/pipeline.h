@@ -104,6 +104,8 @@ struct route {
 const struct host_options *pipeline_profile(const struct pipeline *pl, const struct task *task, const struct url *url);
 /* For the next attempt. 0, -ERR_SECRET_UNKNOWN, -ERR_SECRET_HOST or -ERR_PROXY_UNKNOWN. */
 int pipeline_route(const struct pipeline *pl, const struct task *task, struct route *ret_route) MUST_CHECK;
+/* The same, when the task's profile is known already. */
+int pipeline_route_by(const struct pipeline *pl, const struct task *task, const struct host_options *host, struct route *ret_route) MUST_CHECK;
 /* Of the proxy or of the URL's host; NULL when that is an address. */
 const char *pipeline_name_of_peer(const struct route *route, const struct url *url);
 /* Leaves of addrs what the guard allows; each is judged again at the connect. Through a proxy, only the URL's own text is judged.

@@ -19,13 +19,19 @@ const struct host_options *pipeline_profile(const struct pipeline *pl, const str
 int pipeline_route(const struct pipeline *pl, const struct task *task, struct route *ret_route)
 {
 	const struct host_options *host = named_profile(pl, task);
-	struct route route = {0};
-	int err = 0;
 
 	if (!host && task->turn.host)
 		host = host_options(task->turn.host); /* found already, when it came into its line */
 	else if (!host)
 		host = profile_of_host(pl->opts, task->url.host);
+	return pipeline_route_by(pl, task, host, ret_route);
+}
+
+int pipeline_route_by(const struct pipeline *pl, const struct task *task, const struct host_options *host, struct route *ret_route)
+{
+	struct route route = {0};
+	int err = 0;
+
 	/* A redirect to another origin takes no secret along, not even one that may go there: who sent us does not hold it. */
 	if (!task->drop_credentials)
 		err = profile_secret(pl->opts, host, &task->job, &task->url, &route.secret);

@@ -1,7 +1,5 @@
 #include "task.h"
 
-#include <strings.h>
-
 /* Most jobs fit: the task, its record, the parsed job and its URL. */
 #define TASK_ARENA_BYTES (sizeof(struct task) + 1536)
 
@@ -169,22 +167,14 @@ struct result task_result(const struct task *task, const char *instance)
 	};
 }
 
-static bool is_one_of(const char *name, const char *const names[], size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (strcasecmp(name, names[i]) == 0)
-			return true;
-	return false;
-}
-
 static bool may_send(const struct task *task, const struct secret *secret, const char *name)
 {
 	static const char *const credentials[] = {"authorization", "cookie", "proxy-authorization"};
 	static const char *const content[] = {"content-encoding", "content-language", "content-location", "content-type"};
 
-	return !(task->drop_credentials && is_one_of(name, credentials, ARRAY_LEN(credentials))) &&
-	       !(task->drop_content && is_one_of(name, content, ARRAY_LEN(content))) &&
-	       !(secret && is_one_of(name, (const char *const *)secret->names.v, secret->names.n));
+	return !(task->drop_credentials && field_is_one_of(name, credentials, ARRAY_LEN(credentials))) &&
+	       !(task->drop_content && field_is_one_of(name, content, ARRAY_LEN(content))) &&
+	       !(secret && field_is_one_of(name, (const char *const *)secret->names.v, secret->names.n));
 }
 
 const struct header *task_headers(struct task *task, const struct secret *secret, size_t *ret_n)
