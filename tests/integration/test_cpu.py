@@ -14,7 +14,7 @@ JOBS = int(os.environ.get("GATHERD_TEST_CPU_JOBS", "20000"))
 ROUNDS = 3
 LIMIT = 2.0
 
-pytestmark = pytest.mark.skipif(worker.is_instrumented(), reason="an instrumented build says nothing about cost")
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(worker.is_instrumented(), reason="an instrumented build says nothing about cost")]
 
 
 def cpu_us(pid):

@@ -31,7 +31,7 @@ RATE = 500
 PARTITIONS = 8
 DEAD_AT_ONCE = 5000
 
-pytestmark = pytest.mark.skipif(worker.is_instrumented(), reason="an instrumented build says nothing about time")
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(worker.is_instrumented(), reason="an instrumented build says nothing about time")]
 
 
 # --- the machine against the daemon ---

@@ -106,6 +106,7 @@ def best_round(check, rounds=5):
     raise AssertionError(f"no round was in time: {seen}")
 
 
+@pytest.mark.alone
 def test_200_slow_sources_answer_in_one_second(broker, origin, topics, start_worker):
     t = topics(broker.bootstrap, partitions=8)
     start_worker(t.options(host__inflight=1000)).wait_ready()
@@ -120,6 +121,7 @@ def test_200_slow_sources_answer_in_one_second(broker, origin, topics, start_wor
     best_round(one)
 
 
+@pytest.mark.alone
 def test_10_slow_urls_take_as_long_as_one(broker, origin, topics, start_worker):
     t = topics(broker.bootstrap)
     start_worker(t.options(host__inflight=1000)).wait_ready()
@@ -134,6 +136,7 @@ def test_10_slow_urls_take_as_long_as_one(broker, origin, topics, start_worker):
     best_round(one)
 
 
+@pytest.mark.alone
 def test_a_partition_keeps_to_its_inflight(broker, origin, topics, start_worker):
     t = topics(broker.bootstrap)
     start_worker(t.options(host__inflight=1000, partition__inflight=20)).wait_ready()

@@ -9,6 +9,7 @@ import subprocess
 import time
 
 
+LANE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # of two at most
 given_ports = set()
 
 
@@ -17,8 +18,8 @@ def free_port():
     for a while finds its port free when it comes back."""
     for _ in range(1000):
         port = random.SystemRandom().randint(15000, 32000)
-        if port in given_ports:
-            continue  # its server may not listen yet
+        if port in given_ports or port % 2 != LANE % 2:
+            continue  # its server may not listen yet, or it is the other lane's
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
