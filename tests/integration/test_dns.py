@@ -2,6 +2,11 @@
 
 import pytest
 
+import worker
+
+# Under valgrind on a busy machine the two steps of a truncated answer take a second.
+PATIENCE_S = 6 if worker.is_instrumented() else 2
+
 # name: outcome, error code, fields. A code of None is any. Rebinding is in test_guard.py.
 ROWS = {
     "plain": ("OK", "", {"remote_ip": "127.0.0.1"}),
@@ -20,7 +25,7 @@ ROWS = {
     "servfail": ("DNS", "DNS_SERVFAIL", {}),
     "refused": ("DNS", "DNS_REFUSED", {}),
     "dead": ("DNS", "DNS_TIMEOUT", {}),
-    "slow-5000": ("DNS", "DNS_TIMEOUT", {}),
+    "slow-20000": ("DNS", "DNS_TIMEOUT", {}),
     "loop": ("DNS", None, {}),
     "ip-10-0-0-1": ("BLOCKED_ADDRESS", "ADDRESS_DENIED", {"remote_ip": ""}),
     "ip-10-0-0-1.ip-127-0-0-1": ("OK", "", {"remote_ip": "127.0.0.1"}),  # the good one of two
@@ -30,7 +35,8 @@ ROWS = {
 @pytest.mark.short
 def test_each_answer_has_its_outcome(broker, origin, name_server, topics, start_worker):
     t = topics(broker.bootstrap)
-    start_worker(t.options(dns__servers="%s:%d" % name_server, retry__base="10ms", retry__max="20ms")).wait_ready()
+    start_worker(t.options(dns__servers="%s:%d" % name_server, dns__timeout=f"{PATIENCE_S}s", retry__base="10ms",
+                           retry__max="20ms")).wait_ready()
     reader = t.reader()
     for name in ROWS:
         t.produce(t.job(name, f"http://{name}.test:{origin.port}/ok"), name.encode(), 0)

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 import proc
@@ -136,8 +136,15 @@ class Topics:
     def make(self, kind, partitions=1, **config):
         """Makes a topic; config in Python's spelling: max_message_bytes=20000."""
         topic = NewTopic(self.name(kind), partitions, -1, config={k.replace("_", "."): str(v) for k, v in config.items()})
-        for future in self.admin.create_topics([topic], operation_timeout=30).values():
-            future.result(60)
+        for attempt in range(3):  # a broker that has just come up may leave a request without answer
+            try:
+                self.admin.create_topics([topic], operation_timeout=15, request_timeout=25)[topic.topic].result()
+                break
+            except KafkaException as e:
+                if attempt and e.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                    break  # only the answer was lost
+                if attempt == 2:
+                    raise
         return self.name(kind)
 
     def delete(self, *kinds):
