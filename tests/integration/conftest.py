@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
+import gatherctl  # noqa: E402
 import kafka  # noqa: E402
 import origin as origin_server  # noqa: E402
 import proc  # noqa: E402
@@ -32,6 +33,14 @@ def own_broker(tmp_path):
     b = kafka.Broker(tmp_path / "kafka").start()
     yield b
     b.kill()
+
+
+@pytest.fixture
+def sandbox(tmp_path, protos):
+    """gatherctl's embedded broker and demo origin."""
+    s = gatherctl.Sandbox(tmp_path, protos)
+    yield s
+    assert s.stop() == 0
 
 
 @pytest.fixture(scope="session")

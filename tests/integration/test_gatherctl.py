@@ -1,111 +1,25 @@
 """gatherctl and quickstart as a user sees them: exit codes, words, tables, and what ends up in the topics."""
 
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
 import socket
-import struct
 import subprocess
-import termios
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from google.protobuf import json_format
 
-import proc
-import topics as topics_client
 import worker
+from gatherctl import Sandbox, argv, ctl, environment, on_terminal, visible
 
 ROOT = worker.ROOT
 MAN = ROOT / "docs/man/gatherctl.1"
-COMMANDS = ("submit", "tail", "topics", "sandbox")
+COMMANDS = ("submit", "tail", "status", "offsets", "dlq", "topics", "check", "sandbox")
 NO_BROKER = "127.0.0.1:1"
-
-
-def environment(**more):
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GATHERD_")}
-    return {**worker.SANITIZERS, **env, **more}
-
-
-def argv(*args):
-    return [str(worker.build_dir() / "gatherctl"), *map(str, args)]
-
-
-def ctl(*args, stdin=None, env=None, timeout_s=60):
-    """Runs a command to its end."""
-    how = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
-    return subprocess.run(argv(*args), capture_output=True, text=True, timeout=timeout_s, env=environment(**(env or {})), **how)
-
-
-def on_terminal(*args, columns=100, env=None, timeout_s=60):
-    """Runs a command on a terminal of its own; returns what it wrote there, and its exit status."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    child = subprocess.Popen(argv(*args), stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-                             env=environment(TERM="xterm", **(env or {})))
-    os.close(slave)
-    text = b""
-    try:
-        while chunk := os.read(master, 65536):
-            text += chunk
-    except OSError:  # the last writer has gone
-        pass
-    os.close(master)
-    return text.decode().replace("\r\n", "\n"), child.wait(timeout_s)
-
-
-class Sandbox:
-    """gatherctl sandbox, and what is read from and put into its topics."""
-
-    def __init__(self, dir, protos):
-        self.port_file = dir / "port"
-        self.process = proc.spawn(argv("sandbox", "--port-file", self.port_file), dir / "sandbox.log", env=environment())
-        proc.wait_until(self.port_file.exists, 30, "the sandbox listens", self.process)
-        self.line = self.port_file.read_text()
-        self.bootstrap, self.origin = re.fullmatch(r"bootstrap=(127\.0\.0\.1:\d+) origin=(http://127\.0\.0\.1:\d+)\n", self.line).groups()
-        self.result_pb2 = protos[1]
-
-    def stop(self):
-        return proc.stop(self.process, 10)
-
-    def put(self, values, topic="results"):
-        producer = Producer({"bootstrap.servers": self.bootstrap})
-        for value in values:
-            producer.produce(topic, value=value)
-        assert producer.flush(30) == 0
-
-    def records(self, n):
-        """The first n records of the topic jobs, as {value: key}."""
-        reader = topics_client.Reader(self.bootstrap, "jobs")
-        records = reader.until(n)
-        reader.close()
-        return {r.value.decode(): r.key and r.key.decode() for r in records}
-
-    def get(self, path, **headers):
-        request = urllib.request.Request(self.origin + path, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as r:
-                return r.status, r.read()
-        except urllib.error.HTTPError as e:
-            return e.code, e.read()
-
-    def result(self, **fields):
-        return self.result_pb2.FetchResult(**fields)
-
-
-@pytest.fixture
-def sandbox(tmp_path, protos):
-    s = Sandbox(tmp_path, protos)
-    yield s
-    assert s.stop() == 0
 
 
 # --- every command ---
@@ -117,7 +31,7 @@ def test_help_has_examples_and_the_man_page_has_each_option(command):
     assert f"  gatherctl {command}" in done.stdout.split("examples:")[1]
     man = MAN.read_text().replace("\\-", "-")
     options = re.findall(r"^  .{4}(--[a-z-]+)", done.stdout, re.M)
-    assert len(options) >= 4
+    assert len(options) >= 4 or command == "check"
     for option in options:
         assert option in man, f"{option} of {command} is not in gatherctl(1)"
     assert max(map(len, done.stdout.splitlines())) <= 132
@@ -160,6 +74,8 @@ def test_version():
     (["topics", "--create", "--check", "-b", NO_BROKER], "do not go together"),
     (["topics", "--partitions", "none"], "must be a number"),
     (["sandbox", "extra"], "takes no arguments"),
+    (["status", "extra"], "takes no arguments"),
+    (["check", "extra"], "takes no arguments"),
 ])
 def test_wrong_usage_is_said_and_exits_2(args, words):
     done = ctl(*args)
@@ -171,6 +87,7 @@ def test_wrong_usage_is_said_and_exits_2(args, words):
     (["tail"], NO_BROKER, "Connection refused"),
     (["submit", "http://a.example/"], NO_BROKER, "Connection refused"),
     (["topics"], "no-such-host.invalid:9092", "resolve"),
+    (["offsets"], NO_BROKER, "Connection refused"),
 ])
 def test_a_missing_broker_gets_one_sentence_within_10_s(args, brokers, reason):
     start = time.monotonic()
@@ -377,10 +294,6 @@ def test_tail_ends_cleanly_on_ctrl_c_time_out_and_a_closed_pipe(sandbox):
     assert (child.wait(20), child.stderr.read()) == (0, b"")
 
 
-def visible(text):
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
 @pytest.mark.parametrize("columns", [80, 100, 160])
 def test_tail_prints_a_table_that_fits_the_terminal(sandbox, columns):
     sandbox.put([r.SerializeToString() for r in samples(sandbox)])
@@ -451,6 +364,50 @@ def test_topics_that_do_not_fit_or_are_refused_are_said(broker):
     assert re.search(r"results +existed +1 partitions; max.message.bytes is 1000, should be at least 1048576", done.stdout)
     done = ctl(*args, "--jobs", f"{name}.more", "--replication", "3")
     assert done.returncode == 1 and re.search(r"more +refused: .*replic", done.stdout)
+
+
+# --- status, check ---
+
+@pytest.mark.short
+def test_status_of_workers(topics, broker, start_worker, origin):
+    t = topics(broker.bootstrap, partitions=3)
+    worker = start_worker(t.options()).wait_ready()
+    worker.wait_partitions(3)
+    args = ["status", "-b", broker.bootstrap, "-g", t.prefix]
+    done = ctl(*args, "--workers", f"127.0.0.1:{worker.port},127.0.0.1:1", "--json")
+    assert done.returncode == 1 and not done.stderr
+    shown = json.loads(done.stdout)
+    one, other = shown["workers"]
+    assert (shown["state"], len(shown["members"])) == ("Stable", 1) and shown["members"][0]["host"] == "/127.0.0.1"
+    assert (one["health"], one["inflight"], one["results_per_s"], len(one["partitions"])) == ("ok", 0, 0, 3)
+    assert not other["answers"] and "connect" in other["reason"].lower()
+
+    # Some thirty results a second: the rate is of a second, not since the start.
+    for _ in range(10000):
+        t.produce(f"{origin.url}/delay/250".encode())
+    t.flush()
+    worker.wait_metric("gatherd_results_total", 10)
+    done = ctl(*args, "--workers", f"127.0.0.1:{worker.port}", "--json")
+    rate = json.loads(done.stdout)["workers"][0]["results_per_s"]
+    assert done.returncode == 0 and 0 < rate < 60  # host.inflight = 8, so 32 at most
+    text, code = on_terminal(*args, "--workers", f"127.0.0.1:{worker.port}", columns=200)
+    assert code == 0 and re.search(r"worker1 +\x1b\[32mok", text) and t.name("jobs") + " 0-2" in text
+    worker.kill()
+
+
+def test_status_without_a_broker_shows_the_ports(sandbox, start_worker):
+    worker = start_worker({"kafka.bootstrap.servers": sandbox.bootstrap})
+    done = ctl("status", "-b", NO_BROKER, "--workers", f"127.0.0.1:{worker.port}")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "no Kafka broker answered" in done.stderr
+    assert "worker1" in done.stdout
+
+
+def test_check_says_what_gatherd_says(topics, broker):
+    args = [word for key, value in {**topics(broker.bootstrap).options(), "tls.ca": "/nonexistent"}.items() for word in ("-o", f"{key}={value}")]
+    done = ctl("check", *args)
+    gatherd = subprocess.run([worker.build_dir() / "gatherd", "--check", *args], capture_output=True, text=True, env=environment())
+    assert done.returncode == 1 == gatherd.returncode and "FAILED  tls.ca" in done.stdout
+    assert done.stdout == gatherd.stdout
 
 
 # --- sandbox ---

@@ -126,6 +126,11 @@ static int set_value(const struct ctl *ctl, const struct ctl_option *row, void *
 			return 0;
 		ctl_say(ctl, "--%s %s: must be a time such as 500ms, 10s or 2m", row->name, text);
 		return -ERR_INVALID;
+	case CTL_WHEN:
+		if (!when_parse(text, field) && *(int64_t *)field > 0)
+			return 0;
+		ctl_say(ctl, "--%s %s: must be a time such as 2026-11-01T00:00Z, or 2h (ago)", row->name, text);
+		return -ERR_INVALID;
 	case CTL_CHOICE:
 		*(int *)field = choice_of(row->arg, text);
 		if (*(int *)field)

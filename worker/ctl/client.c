@@ -142,6 +142,44 @@ fail:
 	return NULL;
 }
 
+struct client *client_new_reader(struct ctl *ctl, bool is_sparse)
+{
+	static const struct client_setting common[] = {
+	    {"group.id", NULL, true},
+	    {"group.instance.id", NULL, true},
+	    {"enable.auto.commit", "false", true},
+	    {"enable.auto.offset.store", "false", true},
+	    {"enable.partition.eof", "true", true},
+	    {"auto.offset.reset", "earliest", true},
+	    {"isolation.level", "read_committed", false},
+	    {"fetch.wait.max.ms", "100", false}, /* the end waits for the last answer */
+	    {"queued.max.messages.kbytes", "65536", true},
+	    {NULL, NULL, false},
+	};
+	static const struct client_setting sparse[] = {
+	    /* A larger record comes all the same, alone. */
+	    {"fetch.message.max.bytes", "1024", true},
+	    {"queued.min.messages", "1", true},
+	    {NULL, NULL, false},
+	};
+	struct client_setting all[ARRAY_LEN(common) + ARRAY_LEN(sparse)];
+	size_t n = ARRAY_LEN(common) - 1;
+
+	memcpy(all, common, sizeof(common));
+	if (is_sparse)
+		memcpy(all + n, sparse, sizeof(sparse));
+	return client_new(ctl, KAFKA_CONSUMER, all, NULL, NULL);
+}
+
+void client_say(const struct client *client, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	ctl_vsay(client->ctl, fmt, ap);
+	va_end(ap);
+}
+
 void client_free(struct client *client)
 {
 	if (!client)

@@ -12,7 +12,11 @@
 static const struct ctl_command *const commands[] = {
     &submit_command,
     &tail_command,
+    &status_command,
+    &offsets_command,
+    &dlq_command,
     &topics_command,
+    &check_command,
     &sandbox_command,
 };
 
@@ -40,15 +44,20 @@ static void catch_signals(void)
 	sigaction(SIGPIPE, &ignore, NULL);
 }
 
+void ctl_vsay(const struct ctl *ctl, const char *fmt, va_list ap)
+{
+	fprintf(stderr, "gatherctl %s: ", ctl->command->name);
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+}
+
 void ctl_say(const struct ctl *ctl, const char *fmt, ...)
 {
 	va_list ap;
 
-	fprintf(stderr, "gatherctl %s: ", ctl->command->name);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	ctl_vsay(ctl, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 }
 
 bool ctl_reader_gone(void)

@@ -10,6 +10,7 @@
 #include "options.h"
 
 #include <librdkafka/rdkafka.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 enum { CTL_OK = 0, CTL_FAILED = 1, CTL_USAGE = 2 };
@@ -23,6 +24,7 @@ enum ctl_type {
 	CTL_INT,      /* int64_t */
 	CTL_REAL,     /* double, above 0 and at most max; 0 = not given */
 	CTL_DURATION, /* int64_t in ms, 0 = not given */
+	CTL_WHEN,     /* int64_t, ms since the epoch; 0 = not given */
 	CTL_CHOICE,   /* int: place in arg ("text|base64|none"), from 1; 0 = not given */
 };
 
@@ -57,7 +59,8 @@ struct ctl {
 	struct options *settings; /* NULL without has_settings */
 };
 
-extern const struct ctl_command submit_command, tail_command, topics_command, sandbox_command;
+extern const struct ctl_command submit_command, tail_command, status_command, offsets_command, dlq_command, topics_command,
+    check_command, sandbox_command;
 
 /* Fills ctl's common fields and args. 0 and the place of the first argument that is no option in *ret_first; or
  * -ERR_INVALID, said on stderr. */
@@ -65,10 +68,14 @@ int args_parse(struct ctl *ctl, int argc, char **argv, void *args, int *ret_firs
 void args_done(struct ctl *ctl, void *args);
 void args_help(const struct ctl_command *command, FILE *out);
 
+/* "2026-11-01T00:00Z", "2026-11-01 08:30" (local time), "2h" (ago). 0 or -ERR_INVALID. */
+int when_parse(const char *text, int64_t *ret_ms) MUST_CHECK;
+
 /* --- shared: ctl.c --- */
 
 /* "gatherctl COMMAND: ..." on stderr. */
 void ctl_say(const struct ctl *ctl, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void ctl_vsay(const struct ctl *ctl, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 /* SIGINT or SIGTERM came; a second one ends the process at once. */
 bool ctl_stopped(void);
 /* Whoever read stdout went away (`| head`). */
@@ -91,7 +98,11 @@ struct client_setting {
  * NULL. NULL when refused, said on stderr. Library logs go to stderr only with --verbose. */
 struct client *client_new(struct ctl *ctl, enum kafka_side side, const struct client_setting *extra,
 			  client_delivered_fn on_delivered, void *ctx);
+/* Reads topics without a group, so that the live one is never touched. is_sparse: a record here and there, no prefetch. */
+struct client *client_new_reader(struct ctl *ctl, bool is_sparse);
 void client_free(struct client *client);
+/* ctl_say */
+void client_say(const struct client *client, const char *fmt, ...) PRINTF_LIKE(2, 3);
 rd_kafka_t *client_handle(struct client *client);
 /* The whole cluster's metadata (rd_kafka_metadata_destroy), which also proves that a broker answers; waits at most 6 s,
  * then says in one sentence which broker did not answer and why. -ERR_KAFKA, -ERR_CANCELLED. Never makes a topic. */
@@ -127,6 +138,13 @@ void printer_result(struct printer *printer, const struct Gatherd__V1__FetchResu
 /* Copy with control characters and invalid UTF-8 replaced (by '?' and U+FFFD), cut to max columns with a last "…"; 0 =
  * not cut. free. */
 char *print_clean(struct span text, size_t max);
+/* What valid UTF-8 takes on a terminal. */
+size_t print_columns(const char *text);
+/* One line of JSON, with nothing in it that a terminal would obey. Takes the value. */
+struct json_t;
+void print_json(FILE *out, struct json_t *json);
+/* Bytes as text, with U+FFFD for what is not UTF-8. */
+struct json_t *print_json_text(struct span text);
 
 /* --- the sandbox's demo origin: origin.c --- */
 

@@ -43,8 +43,7 @@ static size_t columns_of_char(const char *s)
 	return columns < 0 ? 1 : (size_t)columns;
 }
 
-/* Of valid UTF-8. */
-static size_t columns_of(const char *text)
+size_t print_columns(const char *text)
 {
 	size_t columns = 0;
 
@@ -64,7 +63,7 @@ char *print_clean(struct span text, size_t max)
 	for (size_t i = 0; i < len; i += char_len(out + i))
 		if (is_control(out + i))
 			memset(out + i, '?', char_len(out + i));
-	if (!max || columns_of(out) <= max)
+	if (!max || print_columns(out) <= max)
 		return out;
 	for (size_t room = max - 1; columns_of_char(at) <= room; at += char_len(at))
 		room -= columns_of_char(at);
@@ -76,7 +75,7 @@ char *print_clean(struct span text, size_t max)
 
 static json_t *json_of_message(const ProtobufCMessage *msg, enum print_body body);
 
-static json_t *json_of_text(struct span text)
+json_t *print_json_text(struct span text)
 {
 	json_t *json = json_stringn((const char *)text.data, text.len);
 
@@ -115,7 +114,7 @@ static json_t *json_of_bytes(const char *name, struct span bytes, enum print_bod
 {
 	if (body == PRINT_BASE64)
 		return json_of_base64(bytes);
-	return strcmp(name, "digest") == 0 ? json_of_hex(bytes) : json_of_text(bytes);
+	return strcmp(name, "digest") == 0 ? json_of_hex(bytes) : print_json_text(bytes);
 }
 
 static json_t *json_of_enum(const ProtobufCFieldDescriptor *field, int value)
@@ -151,7 +150,7 @@ static json_t *json_of_value(const ProtobufCFieldDescriptor *field, const void *
 	case PROTOBUF_C_TYPE_ENUM:
 		return json_of_enum(field, *(const int *)at);
 	case PROTOBUF_C_TYPE_STRING:
-		return json_of_text(span_str(*(char *const *)at));
+		return print_json_text(span_str(*(char *const *)at));
 	case PROTOBUF_C_TYPE_BYTES: {
 		const ProtobufCBinaryData *bytes = at;
 		return json_of_bytes(field->name, (struct span){bytes->data, bytes->len}, body);
@@ -285,13 +284,12 @@ static void print_escaped(FILE *out, const char *text)
 	}
 }
 
-static void print_json(const struct printer *printer, const Gatherd__V1__FetchResult *res)
+void print_json(FILE *out, json_t *json)
 {
-	json_t *json = json_of_message(&res->base, printer->body);
 	char *text = json_dumps(json, JSON_COMPACT);
 
-	print_escaped(printer->out, text ? text : "{}");
-	putc('\n', printer->out);
+	print_escaped(out, text ? text : "{}");
+	putc('\n', out);
 	free(text);
 	json_decref(json);
 }
@@ -382,7 +380,7 @@ static void print_url(const struct printer *printer, const Gatherd__V1__FetchRes
 	struct span url =
 	    *res->url ? span_str(res->url) : (struct span){res->raw_input.data, MIN(res->raw_input.len, 200U)};
 	char *text = print_clean(url, room), *note = note_of(res);
-	size_t used = columns_of(text);
+	size_t used = print_columns(text);
 
 	fputs(text, printer->out);
 	if (*note && (!room || used + 2 + NOTE_COLUMNS_MIN <= room)) {
@@ -421,7 +419,7 @@ static void print_row(struct printer *printer, const Gatherd__V1__FetchResult *r
 		snprintf(status, sizeof(status), "%d", res->status);
 	char *name = print_clean(span_str(outcome_name(outcome)), (size_t)outcome_columns(printer));
 	/* The cut outcome's "…" is one column but three bytes. */
-	int pad = outcome_columns(printer) - (int)columns_of(name);
+	int pad = outcome_columns(printer) - (int)print_columns(name);
 	fprintf(printer->out, "%-*.*s  %s%s%s%*s  %6s  %7lld  %8lld  ", time_columns(printer), time_columns(printer),
 		when, printer->has_colour ? colour_of(outcome) : "", name, printer->has_colour ? "\033[0m" : "", pad,
 		"", status, (long long)(res->start_at_ms ? res->end_at_ms - res->start_at_ms : 0),
@@ -464,5 +462,5 @@ void printer_result(struct printer *printer, const struct Gatherd__V1__FetchResu
 	if (printer->format == PRINT_TABLE)
 		print_row(printer, res);
 	else
-		print_json(printer, res);
+		print_json(printer->out, json_of_message(&res->base, printer->body));
 }

@@ -253,21 +253,9 @@ static int start(struct tail *tail)
 
 static int open_topic(struct tail *tail)
 {
-	static const struct client_setting extra[] = {
-	    {"group.id", NULL, true}, /* no group: the live one is never touched */
-	    {"group.instance.id", NULL, true},
-	    {"enable.auto.commit", "false", true},
-	    {"enable.auto.offset.store", "false", true},
-	    {"enable.partition.eof", "true", true},
-	    {"auto.offset.reset", "earliest", true},
-	    {"isolation.level", "read_committed", false},
-	    {"queued.max.messages.kbytes", "65536", true},
-	    {"fetch.wait.max.ms", "100", false}, /* the end waits for the last answer */
-	    {NULL, NULL, false},
-	};
 	const struct rd_kafka_metadata *md;
 
-	tail->client = client_new(tail->ctl, KAFKA_CONSUMER, extra, NULL, NULL);
+	tail->client = client_new_reader(tail->ctl, false);
 	if (!tail->client)
 		return -ERR_INVALID;
 	int err = client_metadata(tail->client, &md);

@@ -4,6 +4,7 @@
  * compared with what gatherd needs. Failure modes: no broker -> one sentence; the broker refuses -> its reason in the
  * topic's line; a broker that does not tell its settings (no ACL, the sandbox) -> said, no failure. Nothing that exists
  * is ever changed. */
+#include "admin.h"
 #include "clock.h"
 #include "ctl.h"
 #include "err.h"
@@ -13,7 +14,7 @@
 #include <unistd.h>
 
 #define TOPICS_MAX 18
-#define ADMIN_MAX_MS 10000
+#define CREATE_MAX_MS 10000
 #define CONFIG_MAX_MS 3000
 #define LEADER_MAX_US (10 * US_PER_S)
 /* What a result is beside its body: design.md, message.max.bytes. */
@@ -207,17 +208,6 @@ static void on_created(struct topics *topics, const rd_kafka_topic_result_t *res
 	}
 }
 
-/* Waits for one answer of the admin API; says what it failed with. NULL, or rd_kafka_event_destroy. */
-static rd_kafka_event_t *wait_event(struct topics *topics, rd_kafka_queue_t *queue)
-{
-	rd_kafka_event_t *event = NULL;
-
-	/* The request's own time-out ends it, so the wait needs none. */
-	while (!event && !ctl_stopped())
-		event = rd_kafka_queue_poll(queue, 100);
-	return event;
-}
-
 static int create_missing(struct topics *topics)
 {
 	rd_kafka_t *rk = client_handle(topics->client);
@@ -233,9 +223,9 @@ static int create_missing(struct topics *topics)
 
 	rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
 	rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_CREATETOPICS);
-	rd_kafka_AdminOptions_set_request_timeout(options, ADMIN_MAX_MS, NULL, 0);
+	rd_kafka_AdminOptions_set_request_timeout(options, CREATE_MAX_MS, NULL, 0);
 	rd_kafka_CreateTopics(rk, specs, n, options, queue);
-	rd_kafka_event_t *event = wait_event(topics, queue);
+	rd_kafka_event_t *event = admin_wait(queue, true);
 	if (event && !rd_kafka_event_error(event)) {
 		const rd_kafka_topic_result_t **results =
 		    rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &n_results);
@@ -315,7 +305,7 @@ static void check_existing(struct topics *topics)
 	rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
 	rd_kafka_AdminOptions_set_request_timeout(options, CONFIG_MAX_MS, NULL, 0);
 	rd_kafka_DescribeConfigs(rk, asked, n, options, queue);
-	rd_kafka_event_t *event = wait_event(topics, queue);
+	rd_kafka_event_t *event = admin_wait(queue, false);
 	if (event && !rd_kafka_event_error(event)) {
 		const rd_kafka_ConfigResource_t **told =
 		    rd_kafka_DescribeConfigs_result_resources(rd_kafka_event_DescribeConfigs_result(event), &n_told);
