@@ -1,11 +1,13 @@
 """gatherctl and quickstart as a user sees them: exit codes, words, tables, and what ends up in the topics."""
 
+import http.server
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -368,6 +370,34 @@ def test_topics_that_do_not_fit_or_are_refused_are_said(broker):
 
 # --- status, check ---
 
+class FakeWorker:
+    """The status port of a worker that is not well."""
+
+    ANSWERS = {"/metrics": (200, "gatherd_results_total{outcome=\"OK\"} 5\n"), "/status": (200, '{"instance":"w","health":"ok","inflight":5}'),
+               "/healthz": (503, "output_blocked: the oldest of 3: it waits for 7 s\n")}
+
+    def __init__(self):
+        fake = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                code, text = fake.ANSWERS.get(self.path, (404, "not here"))
+                self.send_response(code)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
 @pytest.mark.short
 def test_status_of_workers(topics, broker, start_worker, origin):
     t = topics(broker.bootstrap, partitions=3)
@@ -393,6 +423,20 @@ def test_status_of_workers(topics, broker, start_worker, origin):
     text, code = on_terminal(*args, "--workers", f"127.0.0.1:{worker.port}", columns=200)
     assert code == 0 and re.search(r"worker1 +\x1b\[32mok", text) and t.name("jobs") + " 0-2" in text
     worker.kill()
+
+
+def test_status_says_what_healthz_says(sandbox):
+    """By default of the worker that the settings describe; and a port that is no gatherd's is said to be none."""
+    fake = FakeWorker()
+    done = ctl("status", "-b", sandbox.bootstrap, "-o", f"http.listen=0.0.0.0:{fake.port}")
+    assert done.returncode == 1
+    assert f"127.0.0.1:{fake.port} is not healthy: output_blocked: the oldest of 3: it waits for 7 s\n" in done.stdout
+    assert re.search(r"output_blocked +5 +0 ", done.stdout)
+    done = ctl("status", "-b", sandbox.bootstrap, "--json", "--workers", f"127.0.0.1:{fake.port},127.0.0.1:{fake.port}/nonsense")
+    one, other = json.loads(done.stdout)["workers"]
+    assert (one["health"], one["health_detail"]) == ("output_blocked", "the oldest of 3: it waits for 7 s")
+    assert not other["answers"] and other["reason"].endswith("answers 404: is it a gatherd?")
+    fake.stop()
 
 
 def test_status_without_a_broker_shows_the_ports(sandbox, start_worker):

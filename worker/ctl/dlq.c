@@ -237,7 +237,7 @@ static int dlq_list(struct dlq *dlq)
 	struct dlq_list list = {.dlq = dlq, .now_ms = clock_epoch_ms()};
 	struct printer printer;
 
-	list.table = table_new("PLACE >AGE REASON ORIGIN STATE >BYTES DETAIL");
+	list.table = table_new("PLACE >AGE REASON ORIGIN ?STATE ?>BYTES DETAIL");
 	printer_init(&printer, stdout, PRINT_TABLE, PRINT_NONE);
 	int err = dlq_scan(dlq, list_one, &list);
 	if (!dlq->args->json && dlq->shown)

@@ -1,8 +1,9 @@
 /* gatherctl dlq redrive - dead letters back to where they came from.
  *
- * Happy path: a record -> its origin's topic and partition, byte for byte -> acknowledged -> finished in its partition's window -> every
- * 500 the windows are committed in GROUP.redrive. Failure modes: no origin, or its topic is gone -> said, left; not delivered, or
- * Ctrl-C -> what was acknowledged is remembered, the rest stays for the next run. */
+ * Happy path: a record -> its origin's topic and partition, byte for byte -> acknowledged -> finished in its partition's window -> after
+ * each 500 the acknowledgements are waited for and the windows committed in GROUP.redrive, so that a kill repeats no more than these.
+ * Failure modes: no origin, or its topic is gone -> said, left; not delivered, or Ctrl-C -> what was acknowledged is remembered, the
+ * rest stays for the next run; of 500 not one delivered -> the end. */
 #include "clock.h"
 #include "dlq.h"
 #include "err.h"
@@ -11,7 +12,7 @@
 #include <jansson.h>
 #include <unistd.h>
 
-#define COMMIT_EVERY 500
+#define UNREMEMBERED_MAX 500
 #define FAILURES_SAID_MAX 10
 #define STOPPED_FLUSH_US (5 * US_PER_S)
 #define PROGRESS_EVERY_US (200 * US_PER_MS)
@@ -19,7 +20,8 @@
 struct redrive {
 	struct dlq *dlq;
 	struct client *producer; /* NULL with --dry-run */
-	int64_t sent, acknowledged, failed, refused, uncommitted, progress_us;
+	int64_t sent, acknowledged, failed, refused, progress_us;
+	int64_t remembered, failed_before; /* sent and failed, when the windows were committed last */
 	bool has_progress;
 };
 
@@ -56,7 +58,6 @@ static void on_delivered(void *ctx, const rd_kafka_message_t *msg)
 
 	if (!msg->err) {
 		redrive->acknowledged++;
-		redrive->uncommitted++;
 		if (!sent->is_again)
 			window_finish(redrive->dlq->partitions[sent->partition].win, sent->offset);
 	} else if (++redrive->failed <= FAILURES_SAID_MAX) {
@@ -107,8 +108,20 @@ static int remember(struct redrive *redrive)
 		ctl_say(dlq->ctl, "what was brought back cannot be remembered in group %s: a next run would do it again",
 			dlq->group);
 	rd_kafka_topic_partition_list_destroy(list);
-	redrive->uncommitted = 0;
+	redrive->remembered = redrive->sent;
 	return err;
+}
+
+/* Before any more is sent. */
+static int settle(struct redrive *redrive)
+{
+	int64_t n = redrive->sent - redrive->remembered, failed = redrive->failed_before;
+
+	wait_delivered(redrive);
+	redrive->failed_before = redrive->failed;
+	int err = remember(redrive);
+	/* Not one: it is the broker, not a record that its topic refuses. */
+	return err ? err : redrive->failed - failed >= n ? -ERR_KAFKA : 0;
 }
 
 /* --- one record --- */
@@ -206,7 +219,7 @@ static int redrive_one(void *ctx, const struct dead_letter_view *letter)
 		return 0;
 	rd_kafka_poll(client_handle(redrive->producer), 0);
 	show_progress(redrive);
-	return redrive->uncommitted >= COMMIT_EVERY ? remember(redrive) : 0;
+	return redrive->sent - redrive->remembered >= UNREMEMBERED_MAX ? settle(redrive) : 0;
 }
 
 /* --- the whole --- */

@@ -230,7 +230,7 @@ static void add_row(struct table *table, const struct offsets_row *row, int64_t 
 
 static void print_table(const struct offsets *offsets, const struct printer *printer)
 {
-	struct table *table = table_new("TOPIC >PARTITION >START >COMMITTED >ABOVE >END >BACKLOG >OLDEST >LOST NOTE");
+	struct table *table = table_new("TOPIC >PARTITION ?>START >COMMITTED ?>ABOVE >END >BACKLOG ?>OLDEST >LOST NOTE");
 	struct offsets_row total = total_of(offsets);
 	int64_t now_ms = clock_epoch_ms();
 	char age[32];

@@ -1,8 +1,8 @@
 /* gatherctl status - the workers of a group: who is a member, and what each worker's status port says.
  *
- * Happy path: each port is asked twice, a second apart -> rates; the broker is asked for the group's members in between -> table or
- * JSON. Failure modes: a port that does not answer is a row that says so; no broker -> one sentence, and the ports are shown all the
- * same; exit 1 for both, and when a worker is not healthy. */
+ * Happy path: all ports are asked at once, and again a second later -> rates; the broker is asked for the group's members in between ->
+ * table or JSON. Failure modes: a port that does not answer is a row that says so; no broker -> one sentence, and the ports are shown
+ * all the same; exit 1 for both, and when a worker is not healthy, with what its /healthz says. */
 #include "admin.h"
 #include "clock.h"
 #include "err.h"
@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <unistd.h>
 
+#define CONNECT_MAX_MS 2000L
 #define ASK_MAX_MS 3000L
 #define ANSWER_MAX_BYTES (16U << 20)
 #define RATE_US US_PER_S
@@ -23,16 +24,21 @@ struct status_args {
 
 static const struct ctl_option status_options[] = {
     {"workers", 'w', CTL_TEXT, offsetof(struct status_args, workers), "HOST:PORT,..",
-     "status ports, as http.listen has them (default 127.0.0.1:9464)", 0, 0, 0},
+     "status ports; default: http.listen of the settings (127.0.0.1:9464)", 0, 0, 0},
     {"group", 'g', CTL_TEXT, offsetof(struct status_args, group), "GROUP",
      "default: kafka.group.id of the settings (gatherd)", 0, 0, 0},
     {"json", 0, CTL_FLAG, offsetof(struct status_args, json), NULL, "print one line of JSON", 0, 0, 0},
     {NULL, 0, CTL_FLAG, 0, NULL, NULL, 0, 0, 0},
 };
 
-struct answer {
-	char *text;
+/* One path of one port. */
+struct question {
+	CURL *easy;
+	char *url;
+	char *text; /* the answer so far; NULL = none */
 	size_t len;
+	CURLcode failed;
+	char reason[CURL_ERROR_SIZE];
 };
 
 /* What two scrapes are compared by. */
@@ -43,8 +49,9 @@ struct sample {
 
 struct worker_view {
 	char *place;
-	json_t *status; /* NULL = did not answer */
-	char reason[CURL_ERROR_SIZE];
+	json_t *status;	     /* NULL = did not answer */
+	char *health;	     /* "ok", or the cause, what, where and for how long; NULL = not known */
+	char reason[CURL_ERROR_SIZE + 64];
 	struct sample first, last;
 };
 
@@ -63,52 +70,96 @@ struct status {
 
 static size_t on_data(char *data, size_t size, size_t n, void *ctx)
 {
-	struct answer *answer = ctx;
+	struct question *question = ctx;
 
-	if (answer->len + size * n > ANSWER_MAX_BYTES)
+	if (question->len + size * n > ANSWER_MAX_BYTES)
 		return 0;
-	answer->text = xrealloc(answer->text, answer->len + size * n + 1);
-	memcpy(answer->text + answer->len, data, size * n);
-	answer->len += size * n;
-	answer->text[answer->len] = '\0';
+	question->text = xrealloc(question->text, question->len + size * n + 1);
+	memcpy(question->text + question->len, data, size * n);
+	question->len += size * n;
+	question->text[question->len] = '\0';
 	return size * n;
 }
 
-static int on_progress(void *ctx, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+static void question_init(struct question *question, CURLM *multi, const char *place, const char *path)
 {
-	return ctl_stopped();
-}
-
-/* The text at a path, NULL and the reason. free. */
-static char *get(struct worker_view *worker, const char *path)
-{
-	char *url = xasprintf("http://%s%s", worker->place, path);
-	struct answer answer = {0};
 	CURL *easy = curl_easy_init();
-	long code = 0;
 
-	curl_easy_setopt(easy, CURLOPT_URL, url);
+	*question = (struct question){.easy = easy, .url = xasprintf("http://%s%s", place, path), .failed = CURLE_OPERATION_TIMEDOUT};
+	curl_easy_setopt(easy, CURLOPT_URL, question->url);
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
 	curl_easy_setopt(easy, CURLOPT_PROXY, "");
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MAX_MS);
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, ASK_MAX_MS);
-	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, worker->reason);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, question->reason);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &answer);
-	curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
-	curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
-	CURLcode failed = curl_easy_perform(easy);
-	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &code);
-	if (failed && !*worker->reason)
-		snprintf(worker->reason, sizeof(worker->reason), "%s", curl_easy_strerror(failed));
-	if (!failed && code != 200)
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, question);
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, question);
+	curl_multi_add_handle(multi, easy);
+}
+
+/* Until all are answered or given up; at once when stopped. */
+static void wait_answers(CURLM *multi)
+{
+	int n_running = 1, n_left;
+	struct question *question;
+	const CURLMsg *msg;
+
+	while (n_running && !ctl_stopped()) {
+		if (curl_multi_perform(multi, &n_running) || (n_running && curl_multi_poll(multi, NULL, 0, 100, NULL)))
+			return;
+		while ((msg = curl_multi_info_read(multi, &n_left)) != NULL)
+			if (msg->msg == CURLMSG_DONE && !curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &question))
+				question->failed = msg->data.result;
+	}
+}
+
+/* The text (free); or NULL, and why not for the worker's row. 503 is what an unhealthy worker says it with. */
+static char *take_answer(struct question *question, const char *path, struct worker_view *worker)
+{
+	char *text = question->text;
+	long code = 0;
+
+	question->text = NULL;
+	curl_easy_getinfo(question->easy, CURLINFO_RESPONSE_CODE, &code);
+	if (!question->failed && text && (code == 200 || (code == 503 && strcmp(path, "/healthz") == 0)))
+		return text;
+	if (question->failed)
+		snprintf(worker->reason, sizeof(worker->reason), "%s",
+			 *question->reason ? question->reason : curl_easy_strerror(question->failed));
+	else
 		snprintf(worker->reason, sizeof(worker->reason), "%s answers %ld: is it a gatherd?", path, code);
-	curl_easy_cleanup(easy);
-	free(url);
-	if (!failed && code == 200 && answer.text)
-		return answer.text;
-	free(answer.text);
+	free(text);
 	return NULL;
+}
+
+typedef void (*answer_fn)(struct worker_view *worker, char *text);
+
+/* Asks all workers that answered so far, at once, and gives each answer (which it frees) to fn. */
+static void ask_workers(struct worker_view *workers, size_t n, const char *path, answer_fn fn)
+{
+	struct question *questions = xcalloc(n + 1, sizeof(questions[0]));
+	CURLM *multi = curl_multi_init();
+
+	for (size_t i = 0; i < n; i++)
+		if (!*workers[i].reason)
+			question_init(&questions[i], multi, workers[i].place, path);
+	wait_answers(multi);
+	for (size_t i = 0; i < n; i++) {
+		struct question *question = &questions[i];
+		char *text = question->easy ? take_answer(question, path, &workers[i]) : NULL;
+
+		if (text)
+			fn(&workers[i], text);
+		if (!question->easy)
+			continue;
+		curl_multi_remove_handle(multi, question->easy);
+		curl_easy_cleanup(question->easy);
+		free(question->url);
+	}
+	curl_multi_cleanup(multi);
+	free(questions);
 }
 
 /* Of one metric, over its labels. */
@@ -127,26 +178,24 @@ static double sum_of(const char *text, const char *name)
 	return sum;
 }
 
-static bool take_sample(struct worker_view *worker, struct sample *ret_sample)
+static void on_metrics(struct worker_view *worker, char *text)
 {
-	char *text = get(worker, "/metrics");
-
-	if (!text)
-		return false;
-	*ret_sample = (struct sample){.at_us = clock_now_us(),
-				      .results = sum_of(text, "gatherd_results_total"),
-				      .bytes = sum_of(text, "gatherd_wire_bytes_total"),
-				      .attempts = sum_of(text, "gatherd_attempts_total")};
+	worker->first = worker->last;
+	worker->last = (struct sample){.at_us = clock_now_us(),
+				       .results = sum_of(text, "gatherd_results_total"),
+				       .bytes = sum_of(text, "gatherd_wire_bytes_total"),
+				       .attempts = sum_of(text, "gatherd_attempts_total")};
 	free(text);
-	return true;
 }
 
-static void take_status(struct worker_view *worker)
+static void on_health(struct worker_view *worker, char *text)
 {
-	char *text = get(worker, "/status");
+	text[strcspn(text, "\n")] = '\0';
+	worker->health = text;
+}
 
-	if (!text)
-		return;
+static void on_status(struct worker_view *worker, char *text)
+{
 	worker->status = json_loads(text, 0, NULL);
 	if (!json_is_object(worker->status)) {
 		snprintf(worker->reason, sizeof(worker->reason), "/status is no JSON object: is it a gatherd?");
@@ -165,9 +214,22 @@ static double rate_of(const struct worker_view *worker, double first, double las
 
 /* --- all --- */
 
+/* What http.listen listens on, as somebody on this machine may ask it: ":9464" and "0.0.0.0:9464" are no places to go to. free. */
+static char *place_of(const char *listen)
+{
+	const char *colon = strrchr(listen, ':');
+	size_t len = colon ? (size_t)(colon - listen) : 0;
+	bool is_any = !len || (len == 7 && strncmp(listen, "0.0.0.0", len) == 0);
+
+	if (colon && is_any)
+		return xasprintf("127.0.0.1%s", colon);
+	return colon && len == 4 && strncmp(listen, "[::]", len) == 0 ? xasprintf("[::1]%s", colon) : xstrdup(listen);
+}
+
 static void list_workers(struct status *status)
 {
-	char *list = xstrdup(status->args->workers ? status->args->workers : "127.0.0.1:9464"), *at = list, *word;
+	char *list = status->args->workers ? xstrdup(status->args->workers) : place_of(status->ctl->settings->http_listen);
+	char *at = list, *word;
 
 	while ((word = strsep(&at, ", ")) != NULL) {
 		if (!*word)
@@ -196,18 +258,14 @@ static void ask_group(struct status *status)
 
 static void ask_all(struct status *status)
 {
-	for (size_t i = 0; i < status->n && !ctl_stopped(); i++)
-		take_sample(&status->workers[i], &status->workers[i].first);
-	ask_group(status);
-	for (size_t i = 0; i < status->n && !ctl_stopped(); i++) {
-		struct worker_view *worker = &status->workers[i];
+	int64_t start_us = clock_now_us();
 
-		if (!worker->first.at_us)
-			continue;
-		wait_until(worker->first.at_us + RATE_US);
-		if (take_sample(worker, &worker->last))
-			take_status(worker);
-	}
+	ask_workers(status->workers, status->n, "/metrics", on_metrics);
+	ask_group(status);
+	wait_until(start_us + RATE_US);
+	ask_workers(status->workers, status->n, "/metrics", on_metrics);
+	ask_workers(status->workers, status->n, "/status", on_status);
+	ask_workers(status->workers, status->n, "/healthz", on_health);
 }
 
 /* --- show --- */
@@ -259,13 +317,25 @@ static char *partitions_of(const json_t *partitions)
 	return text;
 }
 
+static bool is_healthy(const struct worker_view *worker)
+{
+	return worker->health && strcmp(worker->health, "ok") == 0;
+}
+
+/* "output_blocked: the oldest of ..": what stands behind the word; NULL = nothing. */
+static const char *health_detail(const struct worker_view *worker)
+{
+	const char *colon = worker->health ? strstr(worker->health, ": ") : NULL;
+
+	return colon ? colon + 2 : NULL;
+}
+
 static void add_worker(struct table *table, const struct worker_view *worker)
 {
 	const json_t *parts = json_object_get(worker->status, "partitions");
-	const char *health = text_at(worker->status, "health");
 
 	table_cell(table, NULL, "%s", worker->place);
-	if (!worker->status) {
+	if (!worker->status || !worker->health) {
 		table_cell(table, NULL, "-");
 		table_cell(table, TABLE_RED, "no answer");
 		for (int i = 0; i < 6; i++)
@@ -275,7 +345,7 @@ static void add_worker(struct table *table, const struct worker_view *worker)
 	}
 	char *list = partitions_of(parts);
 	table_cell(table, NULL, "%s", text_at(worker->status, "instance"));
-	table_cell(table, strcmp(health, "ok") == 0 ? TABLE_GREEN : TABLE_RED, "%s", health);
+	table_cell(table, is_healthy(worker) ? TABLE_GREEN : TABLE_RED, "%.*s", (int)strcspn(worker->health, ":"), worker->health);
 	table_cell(table, NULL, "%lld", number_at(worker->status, "inflight"));
 	table_cell(table, NULL, "%lld", number_at(worker->status, "waiting"));
 	table_cell(table, NULL, "%.0f", rate_of(worker, worker->first.results, worker->last.results));
@@ -306,9 +376,18 @@ static void print_members(const struct status *status, const struct printer *pri
 	table_free(table);
 }
 
+static void print_detail(const struct worker_view *worker, const struct printer *printer)
+{
+	char *clean = print_clean(span_str(worker->health), 0);
+
+	printf("\n%s is not healthy: %s%s%s\n", worker->place, printer->has_colour ? TABLE_RED : "", clean,
+	       printer->has_colour ? "\033[0m" : "");
+	free(clean);
+}
+
 static void print_tables(const struct status *status)
 {
-	struct table *table = table_new("WORKER INSTANCE HEALTH >INFLIGHT >WAITING >RESULTS/S >KIB/S >BACKLOG >MIB PARTITIONS");
+	struct table *table = table_new("WORKER ?INSTANCE HEALTH >INFLIGHT ?>WAITING >RESULTS/S ?>KIB/S >BACKLOG ?>MIB PARTITIONS");
 	struct printer printer;
 
 	printer_init(&printer, stdout, PRINT_TABLE, PRINT_NONE);
@@ -318,6 +397,9 @@ static void print_tables(const struct status *status)
 		add_worker(table, &status->workers[i]);
 	table_print(table, &printer);
 	table_free(table);
+	for (size_t i = 0; i < status->n; i++)
+		if (health_detail(&status->workers[i]))
+			print_detail(&status->workers[i], &printer);
 }
 
 static json_t *json_of_worker(const struct worker_view *worker)
@@ -325,11 +407,15 @@ static json_t *json_of_worker(const struct worker_view *worker)
 	json_t *json = worker->status ? json_copy(worker->status) : json_object();
 
 	json_object_set_new(json, "worker", print_json_text(span_str(worker->place)));
-	json_object_set_new(json, "answers", json_boolean(worker->status));
-	if (!worker->status) {
+	json_object_set_new(json, "answers", json_boolean(worker->status && worker->health));
+	if (!worker->status || !worker->health) {
 		json_object_set_new(json, "reason", print_json_text(span_str(worker->reason)));
 		return json;
 	}
+	const char *detail = health_detail(worker);
+	json_object_set_new(json, "health",
+			    print_json_text((struct span){(const uint8_t *)worker->health, strcspn(worker->health, ":")}));
+	json_object_set_new(json, "health_detail", print_json_text(span_str(detail ? detail : "")));
 	json_object_set_new(json, "results_per_s", json_real(rate_of(worker, worker->first.results, worker->last.results)));
 	json_object_set_new(json, "attempts_per_s",
 			    json_real(rate_of(worker, worker->first.attempts, worker->last.attempts)));
@@ -357,7 +443,7 @@ static void print_as_json(const struct status *status)
 static bool all_healthy(const struct status *status)
 {
 	for (size_t i = 0; i < status->n; i++)
-		if (strcmp(text_at(status->workers[i].status, "health"), "ok") != 0)
+		if (!status->workers[i].status || !is_healthy(&status->workers[i]))
 			return false;
 	return status->has_group;
 }
@@ -373,6 +459,10 @@ static int status_run(struct ctl *ctl, const void *raw, int argc, char **argv)
 	}
 	admin_group_name(ctl, status.args->group, status.group, sizeof(status.group));
 	list_workers(&status);
+	if (!status.n) {
+		ctl_say(ctl, "no worker is named: http.listen is empty in the settings; give --workers HOST:PORT,..");
+		return CTL_USAGE;
+	}
 	status.client = client_new_reader(ctl, true);
 	ask_all(&status);
 	if (!ctl_stopped()) {
@@ -385,6 +475,7 @@ static int status_run(struct ctl *ctl, const void *raw, int argc, char **argv)
 	}
 	for (size_t i = 0; i < status.n; i++) {
 		json_decref(status.workers[i].status);
+		free(status.workers[i].health);
 		free(status.workers[i].place);
 	}
 	free(status.workers);

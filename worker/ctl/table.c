@@ -14,7 +14,7 @@ struct cell {
 struct table {
 	char *heads;
 	const char *names[COLUMNS_MAX];
-	bool is_right[COLUMNS_MAX];
+	bool is_right[COLUMNS_MAX], is_spare[COLUMNS_MAX];
 	size_t n_columns;
 	struct cell *cells;
 	size_t n, room;
@@ -28,6 +28,8 @@ struct table *table_new(const char *heads)
 	at = table->heads = xstrdup(heads);
 	while ((word = strsep(&at, " ")) != NULL) {
 		assert(table->n_columns < COLUMNS_MAX);
+		table->is_spare[table->n_columns] = *word == '?';
+		word += *word == '?';
 		table->is_right[table->n_columns] = *word == '>';
 		table->names[table->n_columns++] = word + (*word == '>');
 	}
@@ -88,19 +90,45 @@ static void print_cell(const struct printer *printer, const struct cell *cell, s
 	free(cut);
 }
 
+/* widths[i] = 0: left out. */
 static void print_row(const struct table *table, const struct printer *printer, const struct cell *row, const size_t *widths)
 {
-	size_t used = 0;
+	size_t used = 0, last = table->n_columns - 1;
 
-	for (size_t i = 0; i < table->n_columns; i++) {
-		bool is_last = i + 1 == table->n_columns;
-		size_t room = is_last && printer->width && !table->is_right[i]
+	/* No blanks at the end. */
+	while (last && (!widths[last] || !row[last].columns))
+		last--;
+	for (size_t i = 0; i <= last; i++) {
+		size_t room = i == last && printer->width && !table->is_right[i]
 				  ? MAX(printer->width, used + LAST_COLUMNS_MIN) - used
 				  : 0;
 
-		print_cell(printer, &row[i], widths[i], table->is_right[i], is_last, room);
+		if (!widths[i])
+			continue;
+		print_cell(printer, &row[i], widths[i], table->is_right[i], i == last, room);
 		used += widths[i] + 2;
 	}
+}
+
+/* What a row takes at least: the last column may be cut, but for its head. */
+static size_t columns_of(const struct table *table, const size_t *widths)
+{
+	size_t used = 0, last = 0;
+
+	for (size_t i = 0; i < table->n_columns; i++) {
+		used += widths[i] ? widths[i] + 2 : 0;
+		last = widths[i] ? i : last;
+	}
+	size_t least = MAX(strlen(table->names[last]), LAST_COLUMNS_MIN);
+	return used - 2 - (table->is_right[last] || widths[last] < least ? 0 : widths[last] - least);
+}
+
+/* Spare columns go, from the right, until the rest fits. */
+static void fit(const struct table *table, const struct printer *printer, size_t *widths)
+{
+	for (size_t i = table->n_columns; i-- && printer->width && columns_of(table, widths) > printer->width;)
+		if (table->is_spare[i])
+			widths[i] = 0;
 }
 
 void table_print(const struct table *table, const struct printer *printer)
@@ -113,6 +141,7 @@ void table_print(const struct table *table, const struct printer *printer)
 		heads[i] = (struct cell){(char *)(uintptr_t)table->names[i], TABLE_BOLD, strlen(table->names[i])};
 		widths[i] = width_of(table, i);
 	}
+	fit(table, printer, widths);
 	print_row(table, printer, heads, widths);
 	for (size_t i = 0; i + table->n_columns <= table->n; i += table->n_columns)
 		print_row(table, printer, &table->cells[i], widths);

@@ -13,7 +13,8 @@
 
 struct table;
 
-/* heads: "TOPIC >PARTITION NOTE": words; > = to the right. */
+/* heads: "TOPIC >PARTITION ?>START NOTE": words; > = to the right, ? before it = spare: left out, the rightmost first, where the terminal
+ * is too narrow for all. */
 struct table *table_new(const char *heads);
 /* The next cell, row by row. colour may be NULL; what a terminal would obey is replaced. */
 void table_cell(struct table *table, const char *colour, const char *fmt, ...) PRINTF_LIKE(3, 4);
