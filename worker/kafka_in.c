@@ -161,8 +161,9 @@ static int consumer_new(struct kafka_in *in, char **ret_error)
 	return 0;
 }
 
-/* Asks for offsets and metadata with the consumer's own credentials. Without a group it is nobody's member, and no
- * fetch ever stands before its requests. */
+/* Asks for offsets and metadata with the consumer's own credentials. It never subscribes, so it is nobody's member, and
+ * no fetch ever stands before its requests. It has the group's name all the same: on a handle without one librdkafka
+ * ends the process when the coordinator has moved (its issue 5040). */
 static int admin_new(struct kafka_in *in, char **ret_error)
 {
 	rd_kafka_conf_t *conf = NULL;
@@ -170,7 +171,6 @@ static int admin_new(struct kafka_in *in, char **ret_error)
 
 	if (err)
 		return err;
-	kafka_handle_set(conf, "group.id", "");
 	err = kafka_handle_new(RD_KAFKA_CONSUMER, conf, 0, &in->admin, ret_error);
 	if (err)
 		return err;

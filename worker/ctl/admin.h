@@ -1,6 +1,6 @@
 /* admin - what a command asks the cluster: a group's members and commits, the offsets of partitions.
  *
- * Each call waits for its answer at most ADMIN_MAX_MS, ends early on Ctrl-C, and says on stderr what went wrong. Only calls that
+ * Each call waits for its answer at most 15 s, ends early on Ctrl-C, and says on stderr what went wrong. Only calls that
  * librdkafka 2.0.2 has. Layer 5. */
 #ifndef GATHERD_CTL_ADMIN_H
 #define GATHERD_CTL_ADMIN_H
@@ -15,8 +15,6 @@ void admin_group_name(const struct ctl *ctl, const char *given, char *buf, size_
 /* Waits for one answer of the admin API. NULL (nothing for 15 s; or Ctrl-C, but not for a change, which is never left half-known), or
  * rd_kafka_event_destroy. */
 rd_kafka_event_t *admin_wait(rd_kafka_queue_t *queue, bool is_change);
-/* A request's options with that time-out. rd_kafka_AdminOptions_destroy. */
-rd_kafka_AdminOptions_t *admin_options(struct client *client, rd_kafka_admin_op_t op);
 
 /* Asked by rd_kafka_list_groups: after a broker that does not know DescribeGroups (the sandbox), librdkafka 2.0.2's admin call
  * leaves a handle that never answers again. */

@@ -14,6 +14,7 @@ struct client {
 	rd_kafka_t *rk;
 	client_delivered_fn on_delivered;
 	void *ctx;
+	struct client *asker; /* client_asker's */
 	char brokers[512];
 	pthread_mutex_t lock; /* of reason: the library's threads log */
 	char reason[256];
@@ -184,6 +185,7 @@ void client_free(struct client *client)
 {
 	if (!client)
 		return;
+	client_free(client->asker);
 	if (client->rk)
 		rd_kafka_destroy(client->rk);
 	pthread_mutex_destroy(&client->lock);
@@ -193,6 +195,16 @@ void client_free(struct client *client)
 rd_kafka_t *client_handle(struct client *client)
 {
 	return client->rk;
+}
+
+rd_kafka_t *client_asker(struct client *client, const char *group)
+{
+	const struct client_setting extra[] = {
+	    {"group.id", group, true}, {"group.instance.id", NULL, true}, {"enable.auto.commit", "false", true}, {NULL, NULL, false}};
+
+	if (!client->asker)
+		client->asker = client_new(client->ctl, KAFKA_CONSUMER, extra, NULL, NULL);
+	return client->asker ? client->asker->rk : NULL;
 }
 
 static void say_no_broker(struct client *client)

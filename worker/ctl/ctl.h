@@ -104,6 +104,10 @@ void client_free(struct client *client);
 /* ctl_say */
 void client_say(const struct client *client, const char *fmt, ...) PRINTF_LIKE(2, 3);
 rd_kafka_t *client_handle(struct client *client);
+/* For what is asked of a group's coordinator: a handle of its own, made once, that names the group and never joins it. One that names
+ * none crashes in librdkafka when the coordinator is another one than was thought (NOT_COORDINATOR: the first question to a new
+ * cluster, a failover; its issue 5040). NULL when refused, said on stderr. */
+rd_kafka_t *client_asker(struct client *client, const char *group);
 /* The whole cluster's metadata (rd_kafka_metadata_destroy), which also proves that a broker answers; waits at most 6 s,
  * then says in one sentence which broker did not answer and why. -ERR_KAFKA, -ERR_CANCELLED. Never makes a topic. */
 int client_metadata(struct client *client, const struct rd_kafka_metadata **ret_md) MUST_CHECK;
