@@ -70,7 +70,8 @@ def graph():
         me = module_of(path)
         for kind, name in includes(path):
             if kind == '"' and not name.startswith("gatherd/"):
-                other = module_of(WORKER / name)
+                beside = path.parent / name
+                other = module_of(beside if beside.exists() else WORKER / name)
                 if other != me:
                     arrows[me].add(other)
     return arrows
