@@ -20,7 +20,7 @@ from gatherctl import Sandbox, argv, ctl, environment, on_terminal, visible
 
 ROOT = worker.ROOT
 MAN = ROOT / "docs/man/gatherctl.1"
-COMMANDS = ("submit", "tail", "status", "offsets", "dlq", "topics", "check", "sandbox")
+COMMANDS = ("submit", "tail", "feed", "status", "offsets", "dlq", "topics", "check", "sandbox")
 NO_BROKER = "127.0.0.1:1"
 
 
@@ -78,6 +78,8 @@ def test_version():
     (["sandbox", "extra"], "takes no arguments"),
     (["status", "extra"], "takes no arguments"),
     (["check", "extra"], "takes no arguments"),
+    (["feed"], "takes one file"),
+    (["feed", "--every", "often", "sources.txt"], "must be a time"),
 ])
 def test_wrong_usage_is_said_and_exits_2(args, words):
     done = ctl(*args)

@@ -17,7 +17,7 @@ FAMILIES = ("log", "options", "job", "resolve", "fetch", "kafka", "pipeline")
 LAYERS = [
     ("base", "base list thread heap arena clock buf err log field options metrics"),
     ("values", "utf8 url netguard robots retry job result offsetmap"),
-    ("rules", "window host robots_cache profile admit task health"),
+    ("rules", "window host robots_cache profile admit task health schedule ages"),
     ("I/O", "watchdog loop helper resolve fetch kafka httpd"),
     ("pipeline", "dispatch pipeline report lifecycle"),
     ("programs", "main ctl"),
@@ -35,7 +35,7 @@ LIBRARIES = {
     "librdkafka/rdkafka_mock.h": "ctl",
     "event2/": "loop resolve fetch httpd ctl",
     "ares.h": "resolve",
-    "uthash.h": "host robots_cache admit resolve fetch",
+    "uthash.h": "host robots_cache admit resolve fetch ctl",
     "utlist.h": "",
 }
 

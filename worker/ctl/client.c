@@ -13,6 +13,7 @@ struct client {
 	struct ctl *ctl;
 	rd_kafka_t *rk;
 	client_delivered_fn on_delivered;
+	client_rebalance_fn on_rebalance;
 	void *ctx;
 	struct client *asker; /* client_asker's */
 	char brokers[512];
@@ -60,6 +61,21 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *msg, void *opa
 	struct client *client = opaque;
 
 	client->on_delivered(client->ctx, msg);
+}
+
+/* The assignment is only looked at: what is assigned is an empty list, so nothing is read. (With none at all the library would leave the
+ * state in which it goes along with the group's next rebalance.) */
+static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err, rd_kafka_topic_partition_list_t *list, void *opaque)
+{
+	struct client *client = opaque;
+
+	bool is_assigned = err == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+	rd_kafka_topic_partition_list_t *none = is_assigned ? rd_kafka_topic_partition_list_new(0) : NULL;
+
+	client->on_rebalance(client->ctx, is_assigned, list);
+	rd_kafka_assign(rk, none);
+	if (none)
+		rd_kafka_topic_partition_list_destroy(none);
 }
 
 const char *client_reason(struct client *client, char *buf, size_t size)
@@ -112,18 +128,19 @@ static rd_kafka_conf_t *make_conf(struct client *client, enum kafka_side side, c
 	rd_kafka_conf_set_error_cb(conf, on_error);
 	if (client->on_delivered)
 		rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
+	if (client->on_rebalance)
+		rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
 	return conf;
 }
 
-struct client *client_new(struct ctl *ctl, enum kafka_side side, const struct client_setting *extra,
-			  client_delivered_fn on_delivered, void *ctx)
+/* Takes what is in `about`. */
+static struct client *make(const struct client *about, enum kafka_side side, const struct client_setting *extra)
 {
 	struct client *client = xcalloc(1, sizeof(*client));
+	struct ctl *ctl = about->ctl;
 	char text[256];
 
-	client->ctl = ctl;
-	client->on_delivered = on_delivered;
-	client->ctx = ctx;
+	*client = *about;
 	pthread_mutex_init(&client->lock, NULL);
 	rd_kafka_conf_t *conf = make_conf(client, side, extra);
 	if (!conf)
@@ -141,6 +158,25 @@ struct client *client_new(struct ctl *ctl, enum kafka_side side, const struct cl
 fail:
 	client_free(client);
 	return NULL;
+}
+
+struct client *client_new(struct ctl *ctl, enum kafka_side side, const struct client_setting *extra,
+			  client_delivered_fn on_delivered, void *ctx)
+{
+	const struct client about = {.ctl = ctl, .on_delivered = on_delivered, .ctx = ctx};
+
+	return make(&about, side, extra);
+}
+
+struct client *client_new_member(struct ctl *ctl, const struct client_setting *extra, client_rebalance_fn on_rebalance_event,
+				 void *ctx)
+{
+	const struct client about = {.ctl = ctl, .on_rebalance = on_rebalance_event, .ctx = ctx};
+	struct client *client = make(&about, KAFKA_CONSUMER, extra);
+
+	if (client)
+		rd_kafka_poll_set_consumer(client->rk);
+	return client;
 }
 
 struct client *client_new_reader(struct ctl *ctl, bool is_sparse)

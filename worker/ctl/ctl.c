@@ -12,6 +12,7 @@
 static const struct ctl_command *const commands[] = {
     &submit_command,
     &tail_command,
+    &feed_command,
     &status_command,
     &offsets_command,
     &dlq_command,
@@ -20,8 +21,8 @@ static const struct ctl_command *const commands[] = {
     &sandbox_command,
 };
 
-/* The one global: a signal handler has nowhere else to write. */
-static volatile sig_atomic_t got_signal;
+/* The only globals: a signal handler has nowhere else to write. */
+static volatile sig_atomic_t got_signal, got_hangup;
 
 static void on_signal(int signum)
 {
@@ -42,6 +43,26 @@ static void catch_signals(void)
 	sigaction(SIGINT, &stop, NULL);
 	sigaction(SIGTERM, &stop, NULL);
 	sigaction(SIGPIPE, &ignore, NULL);
+}
+
+static void on_hangup(int signum)
+{
+	got_hangup = 1;
+}
+
+void ctl_catch_hangup(void)
+{
+	struct sigaction again = {.sa_handler = on_hangup};
+
+	sigaction(SIGHUP, &again, NULL);
+}
+
+bool ctl_take_hangup(void)
+{
+	bool came = got_hangup != 0;
+
+	got_hangup = 0;
+	return came;
 }
 
 void ctl_vsay(const struct ctl *ctl, const char *fmt, va_list ap)

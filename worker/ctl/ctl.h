@@ -60,7 +60,7 @@ struct ctl {
 };
 
 extern const struct ctl_command submit_command, tail_command, status_command, offsets_command, dlq_command, topics_command,
-    check_command, sandbox_command;
+    check_command, sandbox_command, feed_command;
 
 /* Fills ctl's common fields and args. 0 and the place of the first argument that is no option in *ret_first; or
  * -ERR_INVALID, said on stderr. */
@@ -78,16 +78,26 @@ void ctl_say(const struct ctl *ctl, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void ctl_vsay(const struct ctl *ctl, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 /* SIGINT or SIGTERM came; a second one ends the process at once. */
 bool ctl_stopped(void);
+/* From now on SIGHUP does not end the process: ctl_take_hangup says, once, that one came. */
+void ctl_catch_hangup(void);
+bool ctl_take_hangup(void);
 /* Whoever read stdout went away (`| head`). */
 bool ctl_reader_gone(void);
 /* Flushes stdout: CTL_OK, or CTL_FAILED and a sentence. A reader that went away has had enough and is no failure. */
 int ctl_close_stdout(const struct ctl *ctl);
+
+/* What a worker would say to a job, JSON or a URL, but for its settings; NULL = it can be a job. url gives the key. In the arena. submit.c */
+struct arena;
+struct url;
+const char *ctl_job_fault(struct arena *arena, struct span line, struct url *ret_url);
 
 /* --- Kafka: client.c --- */
 
 struct client;
 
 typedef void (*client_delivered_fn)(void *ctx, const rd_kafka_message_t *msg);
+
+typedef void (*client_rebalance_fn)(void *ctx, bool is_assigned, const rd_kafka_topic_partition_list_t *list);
 
 struct client_setting {
 	const char *name, *value; /* value NULL = librdkafka's default */
@@ -98,6 +108,9 @@ struct client_setting {
  * NULL. NULL when refused, said on stderr. Library logs go to stderr only with --verbose. */
 struct client *client_new(struct ctl *ctl, enum kafka_side side, const struct client_setting *extra,
 			  client_delivered_fn on_delivered, void *ctx);
+/* A member of extra's group.id that reads nothing. on_rebalance: its partitions now, or that it has none; from rd_kafka_consumer_poll and
+ * rd_kafka_consumer_close. NULL as above. */
+struct client *client_new_member(struct ctl *ctl, const struct client_setting *extra, client_rebalance_fn on_rebalance, void *ctx);
 /* Reads topics without a group, so that the live one is never touched. is_sparse: a record here and there, no prefetch. */
 struct client *client_new_reader(struct ctl *ctl, bool is_sparse);
 void client_free(struct client *client);
@@ -133,11 +146,14 @@ struct printer {
 	bool with_body; /* in the table too, below its row */
 	bool has_colour;
 	size_t width;	 /* of the terminal; 0 = lines are not cut */
+	size_t height;	 /* of the terminal; 0 = no terminal */
 	bool has_header; /* printed */
 };
 
 /* Finds out about the terminal: width, colours (not with NO_COLOR, not in a pipe). */
 void printer_init(struct printer *printer, FILE *out, enum print_format format, enum print_body body);
+/* Width and height again: the terminal may have been resized. */
+void printer_measure(struct printer *printer);
 void printer_result(struct printer *printer, const struct Gatherd__V1__FetchResult *res);
 /* Copy with control characters and invalid UTF-8 replaced (by '?' and U+FFFD), cut to max columns with a last "…"; 0 =
  * not cut. free. */
@@ -147,8 +163,11 @@ size_t print_columns(const char *text);
 /* One line of JSON, with nothing in it that a terminal would obey. Takes the value. */
 struct json_t;
 void print_json(FILE *out, struct json_t *json);
-/* Bytes as text, with U+FFFD for what is not UTF-8. */
+/* Bytes as text, with U+FFFD for what is not UTF-8; in base64. */
 struct json_t *print_json_text(struct span text);
+struct json_t *print_json_base64(struct span bytes);
+/* Of an outcome; for where the printer has colours. */
+const char *print_outcome_colour(int outcome);
 
 /* --- the sandbox's demo origin: origin.c --- */
 

@@ -87,7 +87,7 @@ json_t *print_json_text(struct span text)
 	return json;
 }
 
-static json_t *json_of_base64(struct span bytes)
+json_t *print_json_base64(struct span bytes)
 {
 	unsigned char *text = xmalloc(4 * (bytes.len / 3 + 1) + 1);
 
@@ -113,7 +113,7 @@ static json_t *json_of_hex(struct span bytes)
 static json_t *json_of_bytes(const char *name, struct span bytes, enum print_body body)
 {
 	if (body == PRINT_BASE64)
-		return json_of_base64(bytes);
+		return print_json_base64(bytes);
 	return strcmp(name, "digest") == 0 ? json_of_hex(bytes) : print_json_text(bytes);
 }
 
@@ -324,9 +324,9 @@ static size_t url_room(const struct printer *printer)
 	return !printer->width ? 0 : MAX(printer->width, used + URL_COLUMNS_MIN) - used;
 }
 
-static const char *colour_of(enum outcome outcome)
+const char *print_outcome_colour(int outcome)
 {
-	switch (outcome) {
+	switch ((enum outcome)outcome) {
 	case OUTCOME_OK:
 	case OUTCOME_NOT_MODIFIED:
 		return "\033[32m";
@@ -421,7 +421,7 @@ static void print_row(struct printer *printer, const Gatherd__V1__FetchResult *r
 	/* The cut outcome's "…" is one column but three bytes. */
 	int pad = outcome_columns(printer) - (int)print_columns(name);
 	fprintf(printer->out, "%-*.*s  %s%s%s%*s  %6s  %7lld  %8lld  ", time_columns(printer), time_columns(printer),
-		when, printer->has_colour ? colour_of(outcome) : "", name, printer->has_colour ? "\033[0m" : "", pad,
+		when, printer->has_colour ? print_outcome_colour(outcome) : "", name, printer->has_colour ? "\033[0m" : "", pad,
 		"", status, (long long)(res->start_at_ms ? res->end_at_ms - res->start_at_ms : 0),
 		(long long)res->body_length);
 	free(name);
@@ -433,14 +433,15 @@ static void print_row(struct printer *printer, const Gatherd__V1__FetchResult *r
 
 /* --- both --- */
 
-static size_t terminal_width(int fd)
+void printer_measure(struct printer *printer)
 {
 	const char *columns = getenv("COLUMNS");
-	struct winsize size;
+	struct winsize size = {0};
 
-	if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col)
-		return size.ws_col;
-	return columns && atoi(columns) > 0 ? (size_t)atoi(columns) : 80;
+	if (ioctl(fileno(printer->out), TIOCGWINSZ, &size))
+		size.ws_col = size.ws_row = 0;
+	printer->height = size.ws_row ? size.ws_row : 24;
+	printer->width = size.ws_col ? size.ws_col : columns && atoi(columns) > 0 ? (size_t)atoi(columns) : 80;
 }
 
 void printer_init(struct printer *printer, FILE *out, enum print_format format, enum print_body body)
@@ -452,7 +453,8 @@ void printer_init(struct printer *printer, FILE *out, enum print_format format, 
 	    (struct printer){.out = out, .format = format, .body = body ? body : PRINT_TEXT, .with_body = body != 0};
 	if (!printer->format)
 		printer->format = is_terminal ? PRINT_TABLE : PRINT_JSON;
-	printer->width = is_terminal ? terminal_width(fileno(out)) : 0;
+	if (is_terminal)
+		printer_measure(printer);
 	/* https://no-color.org: set and not empty. */
 	printer->has_colour = is_terminal && !(no_color && *no_color) && !(term && strcmp(term, "dumb") == 0);
 }

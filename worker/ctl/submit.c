@@ -98,8 +98,7 @@ static void refuse(struct submit *submit, const char *reason)
 	ctl_say(submit->ctl, "%s:%ld: %s; not sent", submit->source, submit->line, reason);
 }
 
-/* What the worker would say to it, but for its settings: NULL = it can be a job. url gives the key. */
-static const char *fault_of(struct arena *arena, struct span line, struct url *ret_url)
+const char *ctl_job_fault(struct arena *arena, struct span line, struct url *ret_url)
 {
 	struct record rec = {.topic = "", .value = line};
 	struct job job = {0};
@@ -213,7 +212,7 @@ static void submit_line(struct submit *submit, const char *text, size_t len)
 		return;
 	struct span line = {(const uint8_t *)text, len};
 	arena_init(&arena, 4096);
-	const char *fault = fault_of(&arena, line, &url);
+	const char *fault = ctl_job_fault(&arena, line, &url);
 	if (fault && !submit->args->no_check) {
 		refuse(submit, fault);
 	} else if (key_of(&arena, submit, line, &url, &key)) {
