@@ -109,7 +109,7 @@ static bool is_free(struct schedule_slot *slot, int64_t now_ms)
 		miss(slot, slot->is_acknowledged ? MISSED_RUNNING : MISSED_UNSENT, 1);
 		return false;
 	}
-	miss(slot, slot->is_acknowledged ? MISSED_NO_RESULT : MISSED_UNSENT, 1);
+	miss(slot, slot->is_acknowledged ? MISSED_LOST : MISSED_UNSENT, 1);
 	return true;
 }
 
@@ -178,7 +178,7 @@ const char *schedule_cause(enum missed cause)
 {
 	static const char *const names[] = {
 	    [MISSED_RUNNING] = "running", [MISSED_UNSENT] = "unsent",	    [MISSED_LATE] = "late",
-	    [MISSED_EXPIRED] = "expired", [MISSED_NO_RESULT] = "no result",
+	    [MISSED_EXPIRED] = "expired", [MISSED_LOST] = "lost",
 	};
 
 	return names[cause];

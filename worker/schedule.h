@@ -5,7 +5,7 @@
  * period, and whoever feeds them, after a restart or on another machine, means the same rounds.
  * Failure modes: the round before is not over -> this one is missed (MISSED_RUNNING; MISSED_UNSENT while no broker has it), so that
  *                never two are under way; asked too late by whole rounds -> only the newest goes out, the rest are MISSED_LATE; no result
- *                within the slot's patience -> MISSED_NO_RESULT, and the next round goes out; the clock was set back -> the rounds go on
+ *                within the slot's patience -> MISSED_LOST, and the next round goes out; the clock was set back -> the rounds go on
  *                from where it is now.
  * Layer 2: pure; time is an argument, in ms since the epoch. */
 #ifndef GATHERD_SCHEDULE_H
@@ -16,7 +16,7 @@
 /* A source with a longer period that is overdue when added runs once within this time, instead of waiting for its next round. */
 #define SCHEDULE_CATCH_UP_MS 60000
 
-enum missed { MISSED_RUNNING, MISSED_UNSENT, MISSED_LATE, MISSED_EXPIRED, MISSED_NO_RESULT, MISSED_COUNT };
+enum missed { MISSED_RUNNING, MISSED_UNSENT, MISSED_LATE, MISSED_EXPIRED, MISSED_LOST, MISSED_COUNT };
 
 /* Embedded in its owner; fields are read, not written. */
 struct schedule_slot {

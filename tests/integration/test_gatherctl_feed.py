@@ -89,7 +89,7 @@ def outcomes(t, results, source):
 
 def test_feed(broker, topics, origin, start_worker, feed, tmp_path):
     """Rounds on time, validators, a reload, a second owner and a takeover, one after the other."""
-    t = topics(broker.bootstrap, partitions=2)
+    t = topics(broker.bootstrap)
     start_worker(t.options(host__inflight=64)).wait_ready()
     file = tmp_path / "sources"
     text = (f"timeout = 20s\n{origin.url}/ok\n[hang]\nurl = {origin.url}/hang\ntimeout = 300ms\n[etag]\nurl = {origin.url}/etag\n"
@@ -196,6 +196,24 @@ def test_feed_without_a_topic_says_so(broker, topics, tmp_path):
     for names in (["-t", "absent", "--results", t.name("results")], ["-t", t.name("jobs"), "--results", "absent"]):
         done = ctl("feed", "-b", broker.bootstrap, *names, file)
         assert done.returncode == 1 and "there is no topic absent" in done.stderr
+
+
+@pytest.mark.long
+def test_feed_outlives_its_broker(own_broker, topics, origin, start_worker, feed, tmp_path):
+    t = topics(own_broker.bootstrap)
+    start_worker(t.options()).wait_ready()
+    file = tmp_path / "sources"
+    file.write_text(f"[a]\nurl = {origin.url}/ok\n[b]\nurl = {origin.url}/etag\n")
+    f = feed(t, file, "--every", "500ms")
+    f.wait_results(3, "a", "b")
+    own_broker.kill()
+    f.wait(lambda f: f.summary()["missed_by_cause"]["unsent"] >= 6, "rounds without a broker are missed")
+    sent = f.summary()["sent"]
+    assert sent <= sum(s["results"] for s in f.sources().values()) + 4  # nothing piles up
+    own_broker.start()
+    results = f.summary()["results"]
+    f.wait(lambda f: f.summary()["is_owner"] and f.summary()["results"] > results + 10, "it goes on")
+    f.stop()
 
 
 # --- the whole job, as long as it takes to believe it ---

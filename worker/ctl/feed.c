@@ -532,7 +532,7 @@ const struct ctl_command feed_command = {
 	"  conditional = no                 # never If-None-Match, If-Modified-Since, prev_digest\n"
 	"  job = {\"headers\": [..]}          # more of the FetchJob\n"
 	"SIGHUP reads FILE again. A round is missed, never made up for: running = the one before is not over; late = this feed\n"
-	"was; unsent = no broker took it; expired = no worker took it in time; no result = none came.\n",
+	"was; unsent = no broker took it; expired = no worker took it in time; lost = no result came.\n",
     .examples = "  gatherctl feed -b localhost:9092 --every 10s sources.txt\n"
 		"  gatherctl feed -b localhost:9092 --every 10s --report sources.txt\n"
 		"  gatherctl feed -b localhost:9092 --report --json sources.ini | jq -c 'select(.missed > 0)'\n"

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #define NOTES_KEPT 3
+#define OTHER_COLUMNS 61 /* but for the name, at their usual widths */
+#define NAME_COLUMNS_MIN 16
 #define LIVE_EVERY_MS 1000
 #define PIPE_EVERY_MS 10000
 
@@ -150,7 +152,24 @@ static const char *period_text(int64_t ms, char *buf, size_t size)
 	return buf;
 }
 
-static void add_row(struct table *table, const struct source *source, int64_t now_ms)
+/* URLs of one site begin alike and end each in its own way: on a narrow terminal the middle is what can go. free. */
+static char *name_of(const struct source *source, size_t room)
+{
+	char *clean = print_clean(span_str(source->id), 0), *at = clean;
+
+	if (!room || print_columns(clean) <= room)
+		return clean;
+	char *head = print_clean(span_str(clean), room / 2);
+	/* Byte by byte, but not from inside a character. */
+	while (((uint8_t)*at & 0xc0) == 0x80 || print_columns(at) > room - room / 2)
+		at++;
+	char *name = xasprintf("%s%s", head, at);
+	free(head);
+	free(clean);
+	return name;
+}
+
+static void add_row(struct table *table, const struct source *source, int64_t now_ms, size_t room)
 {
 	int64_t missed = schedule_missed(&source->slot);
 	char text[32];
@@ -170,14 +189,16 @@ static void add_row(struct table *table, const struct source *source, int64_t no
 		table_cell(table, TABLE_RED, "%lld %s", (long long)missed, schedule_cause(source->slot.last_cause));
 	else
 		table_cell(table, NULL, "0");
-	table_cell(table, NULL, "%s", source->id);
+	char *name = name_of(source, room);
+	table_cell(table, NULL, "%s", name);
+	free(name);
 }
 
 /* At most `room` rows; 0 = all. */
 static void print_rows(const struct feed_report *report, struct source *sources, int64_t now_ms, size_t room, size_t n)
 {
 	struct table *table = table_new(">EVERY >AGE >P50 >P99 STATUS MISSED SOURCE");
-	size_t rows = 0, hidden = 0;
+	size_t rows = 0, hidden = 0, width = report->printer.width;
 
 	for (const struct source *source = sources; source; source = source->hh.next) {
 		if (!source->is_listed)
@@ -187,7 +208,7 @@ static void print_rows(const struct feed_report *report, struct source *sources,
 			hidden++;
 			continue;
 		}
-		add_row(table, source, now_ms);
+		add_row(table, source, now_ms, width ? MAX(width, OTHER_COLUMNS + NAME_COLUMNS_MIN) - OTHER_COLUMNS : 0);
 		rows++;
 	}
 	table_print(table, &report->printer);
