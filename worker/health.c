@@ -13,6 +13,8 @@ enum health_cause health_judge(const struct health_facts *facts)
 		return HEALTH_POLL_STARVED;
 	if (!facts->has_broker)
 		return facts->is_asking ? HEALTH_OK : HEALTH_NO_BROKER;
+	if (facts->is_denied)
+		return HEALTH_NOT_ALLOWED;
 	if (!facts->has_topics)
 		return HEALTH_NO_TOPIC;
 	if (facts->oldest_undelivered_ms > HEALTH_OUTPUT_BLOCKED_MS)
@@ -30,6 +32,8 @@ enum health_cause health_ready(const struct health_facts *facts)
 		return HEALTH_DRAINING;
 	if (!facts->has_broker)
 		return HEALTH_NO_BROKER;
+	if (facts->is_denied)
+		return HEALTH_NOT_ALLOWED;
 	if (!facts->has_topics)
 		return HEALTH_NO_TOPIC;
 	return facts->is_member ? HEALTH_OK : HEALTH_NO_ASSIGNMENT;
@@ -40,6 +44,7 @@ const char *health_name(enum health_cause cause)
 	static const char *const names[] = {
 		[HEALTH_OK] = "ok",
 		[HEALTH_NO_BROKER] = "no_broker",
+		[HEALTH_NOT_ALLOWED] = "not_allowed",
 		[HEALTH_NO_TOPIC] = "no_topic",
 		[HEALTH_NO_ASSIGNMENT] = "no_assignment",
 		[HEALTH_OUTPUT_BLOCKED] = "output_blocked",
@@ -76,6 +81,9 @@ void health_explain(const struct health_facts *facts, enum health_cause cause, c
 		break;
 	case HEALTH_NO_BROKER:
 		snprintf(out, max, "no broker answers: %s", detail);
+		break;
+	case HEALTH_NOT_ALLOWED:
+		snprintf(out, max, "the broker's ACLs do not give this user: %s (docs/security.md)", detail);
 		break;
 	case HEALTH_NO_TOPIC:
 		snprintf(out, max, "topic %s does not exist", detail);
@@ -119,7 +127,7 @@ static bool is_over(int64_t *sum_us, bool is_so, int64_t step_us)
 const char *health_is_hopeless(struct health_patience *patience, const struct health_facts *facts, int64_t now_us)
 {
 	int64_t step_us = patience->last_us ? MIN(now_us - patience->last_us, STEP_MAX_US) : 0;
-	bool is_all_there = facts->has_broker && facts->has_topics && !facts->is_draining;
+	bool is_all_there = facts->has_broker && !facts->is_denied && facts->has_topics && !facts->is_draining;
 	bool is_same_job = facts->helper_job && facts->helper_job == patience->helper_job;
 
 	patience->last_us = now_us;

@@ -15,6 +15,7 @@
 enum health_cause {
 	HEALTH_OK,
 	HEALTH_NO_BROKER,
+	HEALTH_NOT_ALLOWED,
 	HEALTH_NO_TOPIC,
 	HEALTH_NO_ASSIGNMENT,
 	HEALTH_OUTPUT_BLOCKED,
@@ -34,7 +35,8 @@ struct health_place {
 struct health_facts {
 	bool is_asking; /* no broker was asked yet: nothing is known, which is no cause, and not ready either */
 	bool has_broker, has_topics, is_member, is_draining;
-	const char *state_detail;      /* of has_broker and has_topics: the last error, the missing topic. "" = nothing */
+	bool is_denied;                /* the broker's ACLs lack something that was needed */
+	const char *state_detail;      /* of has_broker, is_denied, has_topics: the last error, the rights, the topic. "" = nothing */
 	int64_t not_member_ms;         /* since when */
 	int64_t oldest_undelivered_ms; /* 0 = none */
 	int64_t undelivered;

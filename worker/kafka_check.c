@@ -2,6 +2,7 @@
 
 #include "err.h"
 #include "fetch.h"
+#include "kafka_acl.h"
 #include "kafka_conf.h"
 #include "kafka_internal.h"
 #include "netguard.h"
@@ -97,7 +98,9 @@ static int32_t check_topic(struct check *check, const char *key, const char *top
 
 	if (!err)
 		err = meta->topic_cnt == 1 ? meta->topics[0].err : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-	if (err) {
+	if (kafka_is_refusal(err)) {
+		say(check, FAILED, "%s: topic %s is not shown to this user by the broker's ACLs: docs/security.md", key, topic);
+	} else if (err) {
 		say(check, FAILED, "%s: topic %s: %s; gatherctl topics makes it", key, topic, rd_kafka_err2str(err));
 	} else {
 		partitions = meta->topics[0].partition_cnt;
@@ -144,7 +147,7 @@ static void check_size(struct check *check, const char *key, const char *topic, 
 
 	if (!bytes)
 		say(check, WARNING,
-		    "%s: max.message.bytes of %s cannot be read (DescribeConfigs is not allowed, or not answered)", key,
+		    "%s: max.message.bytes is not known: DescribeConfigs on topic %s is not allowed, or not answered", key,
 		    topic);
 	else if (bytes < wanted)
 		say(check, WARNING, "%s: max.message.bytes of %s is %lld, under %lld (%s)", key, topic,
@@ -168,6 +171,37 @@ static void check_memory(struct check *check)
 	    (long long)check->opts->memory_max >> 20, check->partitions, all >> 20);
 }
 
+static void on_right(void *ctx, enum acl_answer answer, const char *right, const char *detail)
+{
+	struct check *check = ctx;
+
+	if (answer == ACL_ALLOWED)
+		say(check, OK, "acl: %s", right);
+	else if (answer == ACL_DENIED)
+		say(check, FAILED, "acl: this user lacks %s (%s): docs/security.md", right, detail);
+	else
+		say(check, WARNING, "acl: whether this user has %s is not known: %s", right, detail);
+}
+
+/* The last failure of a connection, or what the call said. */
+static void say_no_broker(struct check *check, rd_kafka_resp_err_t err)
+{
+	rd_kafka_queue_t *queue = rd_kafka_queue_get_main(check->rk);
+	char reason[512];
+	rd_kafka_event_t *ev;
+
+	snprintf(reason, sizeof(reason), "%s", rd_kafka_err2str(err));
+	while ((ev = rd_kafka_queue_poll(queue, 0))) {
+		if (rd_kafka_event_type(ev) == RD_KAFKA_EVENT_ERROR &&
+		    rd_kafka_event_error(ev) != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+			snprintf(reason, sizeof(reason), "%s", rd_kafka_event_error_string(ev));
+		rd_kafka_event_destroy(ev);
+	}
+	rd_kafka_queue_destroy(queue);
+	say(check, FAILED, "broker: none answers within %d s: %s%s; see kafka.bootstrap.servers and the kafka.security settings",
+	    ASK_TIMEOUT_MS / 1000, reason, kafka_conf_hint(reason));
+}
+
 static void check_cluster(struct check *check)
 {
 	const struct options *opts = check->opts;
@@ -175,9 +209,7 @@ static void check_cluster(struct check *check)
 	rd_kafka_resp_err_t err = rd_kafka_metadata(check->rk, 0, NULL, &meta, ASK_TIMEOUT_MS);
 
 	if (err) {
-		say(check, FAILED,
-		    "broker: none answers within %d s: %s; see kafka.bootstrap.servers and the kafka.security settings",
-		    ASK_TIMEOUT_MS / 1000, rd_kafka_err2str(err));
+		say_no_broker(check, err);
 		return;
 	}
 	say(check, OK, "broker: %d in the cluster", meta->broker_cnt);
@@ -194,6 +226,9 @@ static void check_cluster(struct check *check)
 		check_size(check, "dead_letter.topic", opts->dead_letter_topic, jobs + 4096,
 			   "a job record and its headers may not fit");
 	}
+	kafka_acl_ask(opts, ASK_TIMEOUT_MS, on_right, check);
+	if (opts->delivery == DELIVERY_EXACTLY_ONCE)
+		kafka_acl_ask_ids(opts, ASK_TIMEOUT_MS, on_right, check);
 	check_memory(check);
 }
 

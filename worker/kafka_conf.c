@@ -14,6 +14,8 @@
 /* Commits while the group rebalances cost a cooperative member its whole assignment before this version (librdkafka
  * #4908). */
 #define COOPERATIVE_VERSION 0x020a0000
+/* Below it the client's last message repeats its nonce (librdkafka #4895). Kafka took that till 3.9. */
+#define SCRAM_VERSION 0x020601ff
 /* The group protocol of KIP-848 is a preview before this version. */
 #define PROTOCOL_VERSION 0x020c0000
 
@@ -302,6 +304,13 @@ void kafka_conf_group(const struct options *opts, char *buf, size_t size)
 bool kafka_conf_is_broker_assigned(const struct options *opts)
 {
 	return consumer_protocol(opts) != NULL;
+}
+
+const char *kafka_conf_hint(const char *error)
+{
+	if (strstr(error, "SCRAM") && rd_kafka_version() < SCRAM_VERSION)
+		return "; librdkafka below 2.6.1 cannot log in to Kafka 4 with SCRAM, whatever the password: docs/security.md";
+	return "";
 }
 
 const char *kafka_conf_library(void)

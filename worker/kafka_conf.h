@@ -29,6 +29,8 @@ void kafka_conf_group(const struct options *opts, char *buf, size_t size);
 bool kafka_conf_get(const struct options *opts, enum kafka_side side, const char *name, char *buf, size_t size);
 /* group.protocol=consumer (KIP-848)? */
 bool kafka_conf_is_broker_assigned(const struct options *opts);
+/* What is to be added to an error of librdkafka's; "" = nothing. */
+const char *kafka_conf_hint(const char *error);
 /* Of the library that was found at run time: "2.12.2". */
 const char *kafka_conf_library(void);
 

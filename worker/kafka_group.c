@@ -333,6 +333,8 @@ static bool begin_rows(struct kafka_in *in, const rd_kafka_topic_partition_list_
 		if (!part || part->has_begun || part->epoch > epoch)
 			continue;
 		if (row->err) {
+			if (kafka_is_refusal(row->err))
+				kafka_in_suspect(in);
 			log_debug(in->log, "committed offset not known yet", LOG_STR("topic", row->topic),
 				  LOG_NUM("partition", row->partition), LOG_STR("code", rd_kafka_err2name(row->err)));
 			is_good = false;
@@ -518,6 +520,8 @@ void kafka_group_on_commit(struct kafka_in *in, rd_kafka_event_t *ev)
 	in->is_committing = false;
 	if (err)
 		snprintf(detail, sizeof(detail), "%s", rd_kafka_err2str(err));
+	if (kafka_is_refusal(err))
+		kafka_in_suspect(in);
 	for (int i = 0; list && i < list->cnt && !*detail; i++) {
 		const rd_kafka_topic_partition_t *row = &list->elems[i];
 		if (row->err)

@@ -15,6 +15,7 @@
 #define TICK_US (200 * US_PER_MS)
 #define EVENTS_PER_TURN 256
 #define FREE_WAIT_MS 2000
+#define UNRELEASED_INSTANCE_ID 111 /* Kafka's number: librdkafka has it since 2.4 */
 
 /* ---- events ---- */
 
@@ -25,8 +26,8 @@ static void keep_broker_error(struct kafka_in *in, rd_kafka_resp_err_t err, cons
 	const char *end = strstr(text, " (after ");
 
 	if (err < 0 && err != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
-		snprintf(in->broker_error, sizeof(in->broker_error), "%.*s",
-			 end ? (int)(end - text) : (int)strlen(text), text);
+		snprintf(in->broker_error, sizeof(in->broker_error), "%.*s%s",
+			 end ? (int)(end - text) : (int)strlen(text), text, kafka_conf_hint(text));
 }
 
 static void on_error(struct kafka_in *in, const char *who, rd_kafka_event_t *ev)
@@ -36,11 +37,15 @@ static void on_error(struct kafka_in *in, const char *who, rd_kafka_event_t *ev)
 
 	kafka_log_error(in->log, &in->errors, who, ev, loop_now_us(in->loop));
 	keep_broker_error(in, err, text);
+	if (kafka_is_refusal(err))
+		kafka_in_suspect(in);
 	if (!rd_kafka_event_error_is_fatal(ev))
 		return;
 	in->is_member = false;
-	in->events->on_fatal(in->ctx, err == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID ? -ERR_KAFKA_FENCED : -ERR_KAFKA,
-			     text);
+	/* With KIP-848 the name stays with the one that has it. */
+	bool is_fenced = err == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID || (int)err == UNRELEASED_INSTANCE_ID;
+	in->events->on_fatal(in->ctx, is_fenced ? -ERR_KAFKA_FENCED : -ERR_KAFKA,
+			     is_fenced ? "another process has the same kafka.group.instance.id" : text);
 }
 
 /* Takes ev. */
@@ -54,11 +59,7 @@ static void on_event(struct kafka_in *in, const char *who, rd_kafka_event_t *ev)
 		kafka_group_on_commit(in, ev);
 		break;
 	case RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT:
-		/* The opaque tells who asked. */
-		if (rd_kafka_event_opaque(ev) == &in->plan_timer)
-			kafka_plan_on_offsets(in, ev);
-		else
-			kafka_group_on_offsets(in, ev);
+		kafka_group_on_offsets(in, ev);
 		break;
 	case RD_KAFKA_EVENT_ERROR:
 		on_error(in, who, ev);
@@ -218,7 +219,6 @@ int kafka_in_new(struct loop *loop, struct helper *helper, struct metrics *metri
 	in->is_broker_assigned = kafka_conf_is_broker_assigned(opts);
 	loop_timer_init(loop, &in->tick, on_tick, in);
 	loop_timer_init(loop, &in->ask, kafka_group_ask, in);
-	loop_timer_init(loop, &in->plan_timer, kafka_plan_ask, in);
 	loop_watch(loop, in->fd, on_fd, in);
 	int err = consumer_new(in, ret_error);
 	if (!err)
@@ -233,8 +233,6 @@ int kafka_in_new(struct loop *loop, struct helper *helper, struct metrics *metri
 	}
 	in->polled_us = loop_now_us(loop);
 	loop_timer_set(&in->tick, in->polled_us);
-	if (in->plan)
-		loop_timer_set(&in->plan_timer, in->polled_us);
 	*ret_in = in;
 	return 0;
 }
@@ -259,6 +257,8 @@ static void on_message_error(struct kafka_part *part, const rd_kafka_message_t *
 			part->is_at_stop = true;
 		return;
 	}
+	if (kafka_is_refusal(msg->err))
+		kafka_in_suspect(in);
 	log_warn(in->log, "partition cannot be read", LOG_STR("topic", part->topic),
 		 LOG_NUM("partition", part->partition), LOG_STR("code", rd_kafka_err2name(msg->err)),
 		 LOG_STR("detail", rd_kafka_message_errstr(msg)));
@@ -413,11 +413,6 @@ bool kafka_part_is_at_stop(const struct kafka_part *part)
 	return part->is_at_stop;
 }
 
-int64_t kafka_part_stop(const struct kafka_part *part)
-{
-	return part->stop;
-}
-
 enum kafka_state kafka_in_state(const struct kafka_in *in)
 {
 	return in->state;
@@ -476,7 +471,6 @@ void kafka_in_free(struct kafka_in *in)
 		return;
 	loop_timer_done(&in->tick);
 	loop_timer_done(&in->ask);
-	loop_timer_done(&in->plan_timer);
 	loop_unwatch(in->loop, in->fd);
 	clear_batch(in);
 	kafka_group_done(in);

@@ -34,9 +34,6 @@ struct kafka_in_events {
 	void (*on_committed)(void *ctx, int err, const char *detail);
 	/* Some queue may have records. */
 	void (*on_wake)(void *ctx);
-	/* With a plan, once a second: how many of its offsets the whole group has committed as complete, and of how many. They are equal
-	 * only when each partition's commit has reached its stop. */
-	void (*on_plan)(void *ctx, int64_t done, int64_t total);
 	/* Cannot go on: text for people. */
 	void (*on_fatal)(void *ctx, int err, const char *detail);
 };
@@ -86,19 +83,22 @@ void *kafka_part_ctx(const struct kafka_part *part);
 /* Last known log start and end, or -1. Cached, never blocks. */
 void kafka_part_watermarks(const struct kafka_part *part, int64_t *ret_start, int64_t *ret_end);
 bool kafka_part_is_at_stop(const struct kafka_part *part);
-/* Of the plan; INT64_MAX without one. */
-int64_t kafka_part_stop(const struct kafka_part *part);
 
 enum kafka_state {
 	KAFKA_STATE_ASKING, /* the first probe has not come back */
 	KAFKA_STATE_OK,
 	KAFKA_STATE_NO_BROKER, /* none reachable: the last probe (each 2 s on the helper) failed */
-	KAFKA_STATE_NO_TOPIC,  /* a topic of jobs.topic, or results.topic, does not exist */
+	KAFKA_STATE_DENIED,    /* the broker's ACLs lack something */
+	KAFKA_STATE_NO_TOPIC,  /* a topic of jobs.topic, results.topic or dead_letter.topic does not exist */
 };
 
 enum kafka_state kafka_in_state(const struct kafka_in *in);
-/* The missing topic, or the last broker error; "" when OK. */
+/* The missing topic, the missing rights, or the last broker error; "" when OK. */
 const char *kafka_in_state_detail(const struct kafka_in *in);
+/* Something of ours was refused: which rights are missing is asked, at once and then every few seconds until none is. */
+void kafka_in_suspect(struct kafka_in *in);
+/* This worker's transactional id is refused, which goes with the missing rights; NULL: it is not, or not any more. Kept by reference. */
+void kafka_in_deny_id(struct kafka_in *in, const char *id);
 /* Member of the group now (it may own no partition)? */
 bool kafka_in_is_member(const struct kafka_in *in);
 /* When the group's queue was last polled. */

@@ -43,7 +43,12 @@ bool kafka_log_error(struct log *log, struct kafka_errors *errors, const char *w
  * use them any more. False when it was given up. */
 bool kafka_destroy(rd_kafka_t *const *rks, size_t n, int64_t wait_ms);
 
-/* ---- kafka_in.c, kafka_group.c, kafka_plan.c, kafka_probe.c ---- */
+/* ---- kafka_acl.c ---- */
+
+/* The broker's authorizer said no. */
+bool kafka_is_refusal(rd_kafka_resp_err_t err);
+
+/* ---- kafka_in.c, kafka_group.c, kafka_probe.c ---- */
 
 #define KAFKA_BATCH_MAX 256
 #define KAFKA_TOPICS_MAX 256
@@ -60,6 +65,8 @@ struct kafka_part {
 	int64_t start, stop; /* of the plan; 0 and INT64_MAX without one */
 };
 
+enum kafka_sight { SIGHT_SEEN, SIGHT_MISSING, SIGHT_HIDDEN }; /* hidden: by the broker's ACLs */
+
 /* What the helper thread finds out, for the loop. */
 struct kafka_probe {
 	struct helper_job job;
@@ -71,7 +78,12 @@ struct kafka_probe {
 	/* Filled by run(): */
 	rd_kafka_resp_err_t err;
 	bool has_joined;
-	bool is_missing[KAFKA_TOPICS_MAX];
+	enum kafka_sight topics[KAFKA_TOPICS_MAX];
+	char denied[512]; /* the rights that are missing, "" = none; as of the last time that they were asked for */
+	bool wants_rights, has_asked_rights; /* by run() */
+	bool is_suspected;		     /* that one is missing: they are to be asked for, from then on */
+	int64_t rights_at_us;
+	const char *refused_id; /* transactional; NULL = none */
 };
 
 struct kafka_in {
@@ -85,7 +97,6 @@ struct kafka_in {
 	char group[256];
 	struct kafka_range *plan;
 	size_t n_plan;
-	struct loop_timer plan_timer; /* the next question how far the group is */
 
 	rd_kafka_t *rk, *admin;
 	rd_kafka_queue_t *queue, *admin_queue, *close_queue;
@@ -120,11 +131,11 @@ struct kafka_in {
 
 	/* state */
 	struct kafka_probe probe;
-	rd_kafka_topic_t *topics[KAFKA_TOPICS_MAX]; /* of admin: jobs, then results */
-	bool is_missing[KAFKA_TOPICS_MAX];
+	rd_kafka_topic_t *topics[KAFKA_TOPICS_MAX]; /* of admin: jobs, then results and dead letters */
+	enum kafka_sight seen[KAFKA_TOPICS_MAX];
 	size_t n_topics, n_job_topics;
 	enum kafka_state state;
-	char detail[256], broker_error[256];
+	char detail[512], broker_error[512];
 
 	/* closing */
 	bool is_closing, is_closed, has_no_group;
@@ -151,10 +162,6 @@ bool kafka_group_ask_joined(struct kafka_in *in);
 void kafka_group_tick(struct kafka_in *in);
 /* Gives all references back, whatever the state. */
 void kafka_group_done(struct kafka_in *in);
-
-/* kafka_plan.c */
-void kafka_plan_ask(void *in);
-void kafka_plan_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev);
 
 /* kafka_probe.c */
 int kafka_probe_init(struct kafka_in *in, char **ret_error) MUST_CHECK;

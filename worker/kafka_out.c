@@ -20,6 +20,8 @@
 #define DESCRIBE_AGAIN_US (10 * US_PER_S)
 #define DESCRIBE_FRESH_US (300 * US_PER_S) /* somebody may have changed it */
 #define REBUILD_AGAIN_US US_PER_S
+/* While the broker's ACLs refuse it: each time the log has three lines, and exactly once what was fetched is fetched again. */
+#define REBUILD_DENIED_US (5 * US_PER_S)
 #define WARM_TIMEOUT_MS 1500
 #define FREE_WAIT_MS 2000
 /* A batch's own header (61 bytes), a record's (at most 36), and a rest. */
@@ -124,6 +126,29 @@ static void sweep_retired(struct kafka_out *out)
 	}
 }
 
+bool kafka_out_take_suspicion(struct kafka_out *out)
+{
+	bool is_suspicious = out->is_suspicious;
+
+	out->is_suspicious = false;
+	return is_suspicious;
+}
+
+const char *kafka_out_refused_id(const struct kafka_out *out)
+{
+	return out->txn.is_id_refused ? out->transactional_id : NULL;
+}
+
+void kafka_out_deny(struct kafka_out *out, bool is_denied)
+{
+	out->is_denied = is_denied;
+}
+
+static int64_t rebuild_at_us(const struct kafka_out *out)
+{
+	return out->rebuilt_us ? out->rebuilt_us + (out->is_denied ? REBUILD_DENIED_US : REBUILD_AGAIN_US) : 0;
+}
+
 /* The main or the lone handle, made when there is none, but never more than one a second. NULL: not now. */
 static struct producer *producer_get(struct kafka_out *out, bool is_lone)
 {
@@ -131,7 +156,7 @@ static struct producer *producer_get(struct kafka_out *out, bool is_lone)
 	int64_t now_us = loop_now_us(out->loop);
 	char *error = NULL;
 
-	if (*slot || (out->rebuilt_us && now_us - out->rebuilt_us < REBUILD_AGAIN_US))
+	if (*slot || now_us < rebuild_at_us(out))
 		return *slot;
 	/* Of transactions the old one goes first. */
 	if (out->txn.state != TXN_OFF && !list_empty(&out->producers))
@@ -327,6 +352,7 @@ static void on_delivery(struct kafka_out *out, struct producer *prod, const rd_k
 
 	prod->pending--;
 	out->pending--;
+	out->is_suspicious |= kafka_is_refusal(msg->err);
 	if (out->txn.state != TXN_OFF) {
 		/* Of a whole batch it is not known which one is too large: then all go out again, one at a time. */
 		if (err == -ERR_KAFKA_TOO_LARGE && (out->txn.wants_care || !txn_is_careful(out))) {
@@ -374,6 +400,7 @@ static void on_event(struct kafka_out *out, struct producer *prod, rd_kafka_even
 		break;
 	case RD_KAFKA_EVENT_ERROR:
 		kafka_log_error(out->log, &out->errors, "producer", ev, loop_now_us(out->loop));
+		out->is_suspicious |= kafka_is_refusal(rd_kafka_event_error(ev));
 		if (rd_kafka_event_error_is_fatal(ev))
 			producer_retire(out, prod, rd_kafka_event_error_string(ev));
 		break;

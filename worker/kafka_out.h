@@ -67,6 +67,12 @@ void kafka_out_purge(struct kafka_out *out);
 size_t kafka_out_record_max(const struct kafka_out *out);
 /* Exactly once: false while there is no producer whose transactional.id is settled with the broker. At least once: true. */
 bool kafka_out_is_ready(const struct kafka_out *out);
+/* Whether the broker's ACLs seem to have refused something since the last call; kafka_in_suspect finds out what. */
+bool kafka_out_take_suspicion(struct kafka_out *out);
+/* Exactly once: the transactional id when they refuse it to this worker, as far as is known; else NULL. */
+const char *kafka_out_refused_id(const struct kafka_out *out);
+/* They are known to lack something, or not any more: meanwhile a handle that failed is made anew less often. */
+void kafka_out_deny(struct kafka_out *out, bool is_denied);
 /* Exactly once: takes nothing new but what joins. True when nothing is under way: commit now. False: ask again after the next
  * on_delivered, on_txn or on_room. */
 bool kafka_out_quiesce(struct kafka_out *out);

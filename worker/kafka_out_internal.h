@@ -46,12 +46,16 @@ struct txn {
 	int64_t careful_until_us;
 	int64_t fenced_us;
 	int64_t opened_us, timeout_us; /* the last one; transaction.timeout.ms */
+	int n_failed;		       /* since the last that was committed */
+	int64_t hold_until_us;	       /* none begins before */
 	/* For the helper: */
 	rd_kafka_t *rk;
 	rd_kafka_topic_partition_list_t *offsets; /* NULL once they are sent */
 	struct kafka_member *member;
 	enum txn_answer answer;
+	rd_kafka_resp_err_t err;
 	char detail[256];
+	bool is_id_refused; /* the broker's ACLs do not give the transactional id */
 };
 
 struct kafka_out {
@@ -71,6 +75,8 @@ struct kafka_out {
 	size_t pending;
 	bool was_full;
 	bool is_idempotent;
+	bool is_suspicious; /* the broker's ACLs seem to have refused something: not told yet */
+	bool is_denied;	    /* they are known to lack something */
 	size_t message_max;	/* message.max.bytes */
 	size_t topic_max;	/* of the results topic; 0 = not known */
 	int64_t describe_at_us; /* INT64_MAX while asked */

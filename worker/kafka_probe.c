@@ -3,11 +3,14 @@
 
 #include "clock.h"
 #include "err.h"
+#include "kafka_acl.h"
 
 #include <stdio.h>
 
 #define PROBE_US (2 * US_PER_S)
 #define PROBE_TIMEOUT_MS 1500
+#define RIGHTS_TIMEOUT_MS 2000
+#define RIGHTS_AGAIN_US (5 * US_PER_S)
 #define SILENCE_US (6 * US_PER_S)
 
 /* ---- on the helper ---- */
@@ -20,9 +23,10 @@ static rd_kafka_resp_err_t ask_topic(struct kafka_in *in, size_t i, int timeout_
 	if (err)
 		return err;
 	rd_kafka_resp_err_t topic_err = md->topic_cnt ? md->topics[0].err : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-	/* Not allowed to see it, or without a leader for now: not the same as missing. */
-	in->probe.is_missing[i] =
+	/* Without a leader for now: not the same as missing. */
+	bool is_missing =
 	    topic_err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || topic_err == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+	in->probe.topics[i] = is_missing ? SIGHT_MISSING : kafka_is_refusal(topic_err) ? SIGHT_HIDDEN : SIGHT_SEEN;
 	rd_kafka_metadata_destroy(md);
 	return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
@@ -52,6 +56,15 @@ static void refresh_group(struct kafka_in *in)
 	refresh(in, NULL, until_us);
 }
 
+static void on_right(void *ctx, enum acl_answer answer, const char *right, const char *detail)
+{
+	struct kafka_probe *probe = ctx;
+	size_t len = strlen(probe->denied);
+
+	if (answer == ACL_DENIED)
+		snprintf(probe->denied + len, sizeof(probe->denied) - len, "%s%s", len ? ", " : "", right);
+}
+
 static void run(void *ctx)
 {
 	struct kafka_in *in = ctx;
@@ -65,6 +78,11 @@ static void run(void *ctx)
 	probe->err = RD_KAFKA_RESP_ERR_NO_ERROR;
 	for (size_t i = 0; i < in->n_topics && !probe->err; i++)
 		probe->err = ask_topic(in, i, (int)MAX((until_us - clock_now_us()) / US_PER_MS, 1));
+	probe->has_asked_rights = !probe->err && probe->wants_rights;
+	if (probe->has_asked_rights) {
+		*probe->denied = '\0';
+		kafka_acl_ask(in->opts, RIGHTS_TIMEOUT_MS, on_right, probe);
+	}
 }
 
 /* ---- on the loop ---- */
@@ -76,18 +94,40 @@ static void take_topics(struct kafka_in *in)
 	in->state = KAFKA_STATE_OK;
 	*in->detail = '\0';
 	for (size_t i = 0; i < in->n_topics; i++) {
-		bool is_missing = in->probe.is_missing[i];
-		if (is_missing && in->state == KAFKA_STATE_OK) {
+		enum kafka_sight topic = in->probe.topics[i];
+		if (topic == SIGHT_HIDDEN)
+			kafka_in_suspect(in);
+		if (topic == SIGHT_MISSING && in->state == KAFKA_STATE_OK) {
 			in->state = KAFKA_STATE_NO_TOPIC;
 			snprintf(in->detail, sizeof(in->detail), "%s", rd_kafka_topic_name(in->topics[i]));
 		}
-		has_appeared |= i < in->n_job_topics && in->is_missing[i] && !is_missing;
-		in->is_missing[i] = is_missing;
+		has_appeared |= i < in->n_job_topics && in->seen[i] != SIGHT_SEEN && topic == SIGHT_SEEN;
+		in->seen[i] = topic;
 	}
 	/* The group would see it at its next refresh only, half a minute later. */
 	in->probe.wants_refresh = has_appeared;
 	if (has_appeared)
 		loop_timer_set(&in->probe.timer, loop_now_us(in->loop));
+}
+
+/* While one is missing they are asked for again: nothing else tells that it was given. */
+static void take_rights(struct kafka_in *in)
+{
+	struct kafka_probe *probe = &in->probe;
+
+	if (probe->has_asked_rights) {
+		probe->is_suspected = *probe->denied;
+		probe->rights_at_us = loop_now_us(in->loop) + RIGHTS_AGAIN_US;
+	}
+	if (!*probe->denied && !probe->refused_id)
+		return;
+	in->state = KAFKA_STATE_DENIED;
+	const char *id = probe->refused_id;
+	if (!id)
+		snprintf(in->detail, sizeof(in->detail), "%s", probe->denied);
+	else
+		snprintf(in->detail, sizeof(in->detail), "Write on transactional id %s%s%.400s", id, *probe->denied ? ", " : "",
+			 probe->denied);
 }
 
 static void done(void *ctx)
@@ -106,6 +146,7 @@ static void done(void *ctx)
 	} else {
 		*in->broker_error = '\0';
 		take_topics(in);
+		take_rights(in);
 	}
 }
 
@@ -121,15 +162,33 @@ static void on_timer(void *ctx)
 		/* The helper is in a call that does not come back: what was true before is not known any more. */
 		if (now_us - probe->asked_us > SILENCE_US) {
 			in->state = KAFKA_STATE_NO_BROKER;
-			snprintf(in->detail, sizeof(in->detail), "the Kafka client has not come back for %lld s",
-				 (long long)((now_us - probe->asked_us) / US_PER_S));
+			if (*in->broker_error)
+				snprintf(in->detail, sizeof(in->detail), "%s", in->broker_error);
+			else
+				snprintf(in->detail, sizeof(in->detail), "the Kafka client has not come back for %lld s",
+					 (long long)((now_us - probe->asked_us) / US_PER_S));
 		}
 		return;
 	}
 	probe->asked_us = now_us;
 	probe->is_pending = true;
+	probe->wants_rights = probe->is_suspected && now_us >= probe->rights_at_us;
 	probe->epoch = in->epoch;
 	helper_submit(in->helper, &probe->job);
+}
+
+void kafka_in_suspect(struct kafka_in *in)
+{
+	struct kafka_probe *probe = &in->probe;
+
+	if (!probe->is_suspected)
+		loop_timer_set(&probe->timer, loop_now_us(in->loop));
+	probe->is_suspected = true;
+}
+
+void kafka_in_deny_id(struct kafka_in *in, const char *id)
+{
+	in->probe.refused_id = id;
 }
 
 /* ---- the start and the end ---- */
@@ -147,10 +206,12 @@ int kafka_probe_init(struct kafka_in *in, char **ret_error)
 {
 	size_t n = in->plan ? in->n_plan : in->opts->jobs_topic.n;
 
-	for (size_t i = 0; i < n && in->n_topics < KAFKA_TOPICS_MAX - 1; i++)
+	for (size_t i = 0; i < n && in->n_topics < KAFKA_TOPICS_MAX - 2; i++)
 		add_topic(in, in->plan ? in->plan[i].topic : in->opts->jobs_topic.v[i]);
 	in->n_job_topics = in->n_topics;
 	add_topic(in, in->opts->results_topic);
+	if (*in->opts->dead_letter_topic)
+		add_topic(in, in->opts->dead_letter_topic);
 	loop_timer_init(in->loop, &in->probe.timer, on_timer, in);
 	in->probe.job = (struct helper_job){.run = run, .done = done, .ctx = in};
 	in->state = KAFKA_STATE_ASKING;

@@ -15,12 +15,19 @@
 #define INIT_TIMEOUT_MS 5000
 #define CAREFUL_US (30 * US_PER_S)
 #define FENCED_AGAIN_US (300 * US_PER_S)
+/* So many in a row make us ask for our rights: librdkafka only logs that a topic may not be written to, and what it then says of the
+ * transaction depends on its version (2.0.2: INVALID_TXN_STATE when it is aborted). */
+#define FAILED_IN_A_ROW 3
+/* From then on the next one waits, at first for the one, in the end for the other time. */
+#define HOLD_MIN_US (50 * US_PER_MS)
+#define HOLD_MAX_US US_PER_S
 
 /* ---- on the helper ---- */
 
 /* Takes error. */
 static enum txn_answer answer_of(struct txn *txn, rd_kafka_error_t *error)
 {
+	txn->err = error ? rd_kafka_error_code(error) : RD_KAFKA_RESP_ERR_NO_ERROR;
 	if (!error)
 		return TXN_DONE;
 	enum txn_answer answer = rd_kafka_error_is_fatal(error)		    ? TXN_FAILED
@@ -86,6 +93,11 @@ static void drop_offsets(struct txn *txn)
 	txn->member = NULL;
 }
 
+static int64_t hold_us(int n)
+{
+	return MIN(HOLD_MIN_US << MIN(n, 16), HOLD_MAX_US);
+}
+
 static void say_end(struct kafka_out *out, enum txn_end end)
 {
 	struct txn *txn = &out->txn;
@@ -95,6 +107,12 @@ static void say_end(struct kafka_out *out, enum txn_end end)
 	if (txn->wants_care)
 		txn->careful_until_us = loop_now_us(out->loop) + CAREFUL_US;
 	txn->wants_care = false;
+	txn->n_failed = end == TXN_COMMITTED ? 0 : txn->n_failed + 1;
+	if (txn->n_failed >= FAILED_IN_A_ROW) {
+		out->is_suspicious = true;
+		txn->hold_until_us = loop_now_us(out->loop) + hold_us(txn->n_failed - FAILED_IN_A_ROW);
+		loop_timer_set(&out->tick, txn->hold_until_us); /* txn_tick */
+	}
 	if (end != TXN_COMMITTED)
 		out->metrics->transactions_aborted++;
 	out->events->on_txn(out->ctx, end, txn->detail);
@@ -129,9 +147,14 @@ static void give_up_handle(struct kafka_out *out)
 }
 
 /* The helper is back. False: the handle broke meanwhile. */
-static bool is_still_good(struct txn *txn)
+static bool is_still_good(struct kafka_out *out)
 {
+	struct txn *txn = &out->txn;
+
 	txn->is_busy = false;
+	out->is_suspicious |= kafka_is_refusal(txn->err);
+	txn->is_id_refused = txn->err == RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED ||
+			     (txn->is_id_refused && txn->answer != TXN_DONE);
 	if (txn->state == TXN_BROKEN)
 		drop_offsets(txn);
 	return txn->state != TXN_BROKEN;
@@ -142,7 +165,7 @@ static void done_init(void *ctx)
 	struct kafka_out *out = ctx;
 	struct txn *txn = &out->txn;
 
-	if (!is_still_good(txn))
+	if (!is_still_good(out))
 		return;
 	if (txn->answer == TXN_AGAIN)
 		return; /* txn_tick */
@@ -164,7 +187,7 @@ static void done_abort(void *ctx)
 	struct kafka_out *out = ctx;
 	struct txn *txn = &out->txn;
 
-	if (!is_still_good(txn))
+	if (!is_still_good(out))
 		return;
 	if (txn->answer == TXN_AGAIN)
 		submit(out, TXN_ABORTING, run_abort, done_abort);
@@ -179,7 +202,7 @@ static void done_commit(void *ctx)
 	struct kafka_out *out = ctx;
 	struct txn *txn = &out->txn;
 
-	if (!is_still_good(txn))
+	if (!is_still_good(out))
 		return;
 	if (txn->answer == TXN_AGAIN) {
 		submit(out, TXN_COMMITTING, run_commit, done_commit);
@@ -210,7 +233,7 @@ static void begin(struct kafka_out *out)
 {
 	struct txn *txn = &out->txn;
 
-	if (txn->state != TXN_READY)
+	if (txn->state != TXN_READY || loop_now_us(out->loop) < txn->hold_until_us)
 		return;
 	txn->opened_us = loop_now_us(out->loop);
 	if (answer_of(txn, rd_kafka_begin_transaction(txn->rk)) == TXN_DONE)
@@ -251,11 +274,17 @@ void txn_on_broken(struct kafka_out *out)
 	check_fenced(out, was_open);
 }
 
-/* An init that the broker did not answer. */
+/* An init that the broker did not answer; a transaction that was held back. */
 void txn_tick(struct kafka_out *out)
 {
-	if (out->txn.state == TXN_INIT && !out->txn.is_busy && out->main)
+	struct txn *txn = &out->txn;
+
+	if (txn->state == TXN_INIT && !txn->is_busy && out->main)
 		txn_start(out, out->main);
+	if (txn->state == TXN_READY && txn->hold_until_us && loop_now_us(out->loop) >= txn->hold_until_us) {
+		txn->hold_until_us = 0;
+		kafka_out_say_room(out);
+	}
 }
 
 bool txn_done(struct kafka_out *out, int64_t wait_ms)

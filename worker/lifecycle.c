@@ -220,16 +220,6 @@ static void on_committed(void *ctx, int err, const char *detail)
 	pipeline_on_committed(&worker->pl, err, detail);
 }
 
-static void on_plan(void *ctx, int64_t done, int64_t total)
-{
-	struct worker *worker = ctx;
-	const struct worker_replay *replay = worker->config.replay;
-
-	replay->on_progress(replay->ctx, done, total);
-	if (done == total && worker->phase == PHASE_RUNNING)
-		worker_stop(worker);
-}
-
 static void on_wake(void *ctx)
 {
 	struct worker *worker = ctx;
@@ -299,6 +289,17 @@ static void log_health(struct worker *worker, const struct health_facts *facts)
 	worker->cause = cause;
 }
 
+/* What is refused is seen on either side; which rights are missing is asked on one. */
+static void look_at_rights(struct worker *worker)
+{
+	struct kafka_in *in = worker->pl.in;
+
+	if (kafka_out_take_suspicion(worker->pl.out))
+		kafka_in_suspect(in);
+	kafka_in_deny_id(in, kafka_out_refused_id(worker->pl.out));
+	kafka_out_deny(worker->pl.out, kafka_in_state(in) == KAFKA_STATE_DENIED);
+}
+
 static void on_second(void *ctx)
 {
 	struct worker *worker = ctx;
@@ -310,6 +311,7 @@ static void on_second(void *ctx)
 		worker->not_member_since_us = 0;
 	else if (!worker->not_member_since_us)
 		worker->not_member_since_us = now_us;
+	look_at_rights(worker);
 	struct health_facts facts = facts_now(worker);
 	log_health(worker, &facts);
 	const char *why = health_is_hopeless(&worker->patience, &facts, now_us);
@@ -507,13 +509,11 @@ static int start_io(struct worker *worker, char **ret_error)
 							 .on_revoke = on_revoke,
 							 .on_committed = on_committed,
 							 .on_wake = on_wake,
-							 .on_plan = on_plan,
 							 .on_fatal = on_fatal};
 	static const struct kafka_out_events out_events = {
 	    .on_delivered = on_delivered, .on_room = on_room, .on_txn = on_txn, .on_fatal = on_fatal};
 	struct options *opts = worker->opts;
 	struct pipeline *pl = &worker->pl;
-	const struct worker_replay *replay = worker->config.replay;
 	struct tls_store *store;
 	int err = make_guard(opts, &worker->guard, ret_error);
 
@@ -532,9 +532,8 @@ static int start_io(struct worker *worker, char **ret_error)
 	if (err)
 		return err;
 	dispatcher_set_out(pl->dispatcher, pl->out);
-	pl->replay = replay ? replay->jobs : NULL;
-	err = kafka_in_new(worker->loop, worker->helper, &worker->metrics, worker->log, opts, replay ? replay->plan : NULL,
-			   replay ? replay->n_plan : 0, &in_events, worker, &pl->in, ret_error);
+	err = kafka_in_new(worker->loop, worker->helper, &worker->metrics, worker->log, opts, NULL, 0, &in_events, worker, &pl->in,
+			   ret_error);
 	if (!err && *opts->http_listen)
 		err = httpd_new(worker->loop, worker->log, opts->http_listen, opts->http_listen_is_default, on_request, worker,
 				&worker->httpd, ret_error);
@@ -624,11 +623,6 @@ void worker_free(struct worker *worker)
 	free(worker->instance);
 	options_free(worker->opts);
 	free(worker);
-}
-
-bool worker_is_stopping(const struct worker *worker)
-{
-	return worker->phase != PHASE_RUNNING;
 }
 
 struct loop *worker_loop(struct worker *worker)

@@ -50,6 +50,7 @@ struct health_facts report_facts(const struct pipeline *pl, bool is_draining, in
 	struct health_facts facts = {
 		.is_asking = state == KAFKA_STATE_ASKING,
 		.has_broker = state != KAFKA_STATE_NO_BROKER && state != KAFKA_STATE_ASKING,
+		.is_denied = state == KAFKA_STATE_DENIED,
 		.has_topics = state != KAFKA_STATE_NO_TOPIC,
 		.is_member = kafka_in_is_member(pl->in),
 		.is_draining = is_draining,

@@ -423,11 +423,6 @@ bool kafka_part_is_at_stop(const struct kafka_part *part)
 	return false;
 }
 
-int64_t kafka_part_stop(const struct kafka_part *part)
-{
-	return INT64_MAX;
-}
-
 /* ---- commits ---- */
 
 /* Exactly what is acknowledged is committed: not more, or jobs are lost; not less, or a crash doubles more than it must. */
@@ -524,6 +519,15 @@ enum kafka_state kafka_in_state(const struct kafka_in *in)
 const char *kafka_in_state_detail(const struct kafka_in *in)
 {
 	return "";
+}
+
+/* No rights are simulated. */
+void kafka_in_suspect(struct kafka_in *in)
+{
+}
+
+void kafka_in_deny_id(struct kafka_in *in, const char *id)
+{
 }
 
 int64_t kafka_in_polled_us(const struct kafka_in *in)

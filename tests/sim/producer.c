@@ -340,6 +340,21 @@ void kafka_out_purge(struct kafka_out *out)
 	}
 }
 
+/* No rights are simulated. */
+bool kafka_out_take_suspicion(struct kafka_out *out)
+{
+	return false;
+}
+
+const char *kafka_out_refused_id(const struct kafka_out *out)
+{
+	return NULL;
+}
+
+void kafka_out_deny(struct kafka_out *out, bool is_denied)
+{
+}
+
 /* What has become of its handle is not simulated, but in the transactions. */
 bool kafka_out_is_ready(const struct kafka_out *out)
 {

@@ -75,6 +75,7 @@ class Broker:
         self.replication = 1
         self.cluster_id = new_cluster_id()
         self.properties = properties
+        self.users = {}
         self.process = None
         self.log = self.data / "broker.log"
 
@@ -134,6 +135,8 @@ class Broker:
         (self.data / "log4j2.properties").write_text(LOG4J)
         self._config().write_text("".join(f"{k}={v}\n" for k, v in self._properties().items()))
         argv = self._java("kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", self._config())
+        for name, password in self.users.items():
+            argv += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
         with open(self.log, "ab") as out:
             done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         if done.returncode:
@@ -166,6 +169,30 @@ class Broker:
         }
         properties.update({k.replace("__", "."): v for k, v in self.properties.items()})
         return properties
+
+
+class SecureBroker(Broker):
+    """One with a second listener at `secure`: TLS (a PEM file of key and certificate), SCRAM-SHA-512 or PLAIN, and an authorizer that
+    allows nothing. Who comes by the plain listener may do everything."""
+
+    def __init__(self, data, pem, users, **properties):
+        super().__init__(data, **properties)
+        self.users = users  # name -> password
+        port = proc.free_port()
+        self.secure = f"127.0.0.1:{port}"
+        listeners = f"PLAINTEXT://{self.bootstrap},SASL_SSL://{self.secure}"
+        self.properties = {
+            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{self.controller_port}",
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config":
+                "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+            "listener.name.sasl_ssl.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
+                + " ".join(f'user_{name}="{password}"' for name, password in users.items()) + ";",
+            "ssl.keystore.type": "PEM", "ssl.keystore.location": pem,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS", **self.properties}
 
 
 class Cluster:

@@ -19,6 +19,10 @@ static const struct {
 	{{WELL}, HEALTH_OK, HEALTH_OK, "all is well"},
 	{{IS(false, true, true)}, HEALTH_NO_BROKER, HEALTH_NO_BROKER, "no broker"},
 	{{IS(false, true, false), .is_asking = true}, HEALTH_OK, HEALTH_NO_BROKER, "a start that has not asked is no alarm"},
+	{{WELL, .is_denied = true}, HEALTH_NOT_ALLOWED, HEALTH_NOT_ALLOWED, "a right is missing"},
+	{{IS(true, false, false), .is_denied = true, .oldest_undelivered_ms = 9999}, HEALTH_NOT_ALLOWED, HEALTH_NOT_ALLOWED,
+	 "a missing right explains the rest"},
+	{{IS(false, true, true), .is_denied = true}, HEALTH_NO_BROKER, HEALTH_NO_BROKER, "without a broker no right is known"},
 	{{IS(true, false, true)}, HEALTH_NO_TOPIC, HEALTH_NO_TOPIC, "no topic"},
 	{{IS(false, false, true)}, HEALTH_NO_BROKER, HEALTH_NO_BROKER, "without a broker no topic is known"},
 	{{IS(true, true, false), .not_member_ms = 30000}, HEALTH_OK, HEALTH_NO_ASSIGNMENT, "joining takes its time"},
@@ -50,8 +54,8 @@ static void causes(void **state)
 /* These names are what alerts match. */
 static void names(void **state)
 {
-	static const char *const all[] = {"ok",		    "no_broker", "no_topic",	 "no_assignment", "output_blocked",
-					  "head_job_age", "loop_lag",  "poll_starved", "draining"};
+	static const char *const all[] = {"ok",		   "no_broker",	   "not_allowed", "no_topic",	  "no_assignment",
+					  "output_blocked", "head_job_age", "loop_lag",	  "poll_starved", "draining"};
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++)
 		assert_string_equal(health_name((enum health_cause)i), all[i]);
@@ -68,6 +72,8 @@ static void texts(void **state)
 	} says[] = {
 		{{WELL}, HEALTH_OK, ""},
 		{{.state_detail = "127.0.0.1:1: Connection refused"}, HEALTH_NO_BROKER, "no broker answers: 127.0.0.1:1: Connection refused"},
+		{{.state_detail = "Read on group g"}, HEALTH_NOT_ALLOWED,
+		 "the broker's ACLs do not give this user: Read on group g (docs/security.md)"},
 		{{.state_detail = "jobs"}, HEALTH_NO_TOPIC, "topic jobs does not exist"},
 		{{.not_member_ms = 45999}, HEALTH_NO_ASSIGNMENT, "not a member of the group for 45 s"},
 		{{.oldest_undelivered_ms = 7000, .undelivered = 3, .oldest = {"jobs", 4, 17}}, HEALTH_OUTPUT_BLOCKED,
@@ -115,6 +121,7 @@ static void patience_ends(void **state)
 		{{IS(true, true, false), .has_producer = true}, HEALTH_PATIENCE_S, "member", "no member, and nothing is missing"},
 		{{IS(false, true, false)}, 0, "", "the broker is waited for"},
 		{{IS(true, false, false)}, 0, "", "so is a topic"},
+		{{IS(true, true, false), .is_denied = true}, 0, "", "so is a right"},
 		{{IS(true, true, false), .has_producer = true, .is_draining = true}, 0, "", "who leaves is no member"},
 		{{WELL}, HEALTH_PATIENCE_S, "producer", "no producer"},
 		{{IS(false, true, true)}, 0, "", "it needs the broker"},

@@ -248,8 +248,8 @@ static void say_no_broker(struct client *client)
 	char reason[256];
 
 	client_reason(client, reason, sizeof(reason));
-	ctl_say(client->ctl, "no Kafka broker answered at %s within %d s%s%s", client->brokers, CONNECT_MAX_MS / 1000,
-		*reason ? ": " : "", reason);
+	ctl_say(client->ctl, "no Kafka broker answered at %s within %d s%s%s%s", client->brokers, CONNECT_MAX_MS / 1000,
+		*reason ? ": " : "", reason, kafka_conf_hint(reason));
 }
 
 int client_metadata(struct client *client, const struct rd_kafka_metadata **ret_md)
@@ -289,7 +289,20 @@ const struct rd_kafka_metadata_topic *client_need_topic(const struct client *cli
 	const struct rd_kafka_metadata_topic *found = client_topic(md, topic);
 
 	if (!found)
-		ctl_say(client->ctl, "there is no topic %s at %s; `gatherctl topics` makes the topics", topic,
-			client->brokers);
+		ctl_say(client->ctl,
+			"there is no topic %s at %s, or the ACLs (docs/security.md) do not show it to this user; `gatherctl "
+			"topics` makes the topics",
+			topic, client->brokers);
 	return found;
+}
+
+void client_say_error(const struct client *client, rd_kafka_resp_err_t err, const char *what, const char *right, const char *topic)
+{
+	/* Who may write nowhere gets no producer id: then the handle has failed as a whole, and only it knows why. */
+	rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(client->rk, NULL, 0);
+	bool is_denied = err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ||
+			 fatal == RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+
+	ctl_say(client->ctl, is_denied ? "%s: %s: this user lacks %s on topic %s: docs/security.md" : "%s: %s", what,
+		rd_kafka_err2str(fatal ? fatal : err), right, topic);
 }

@@ -86,7 +86,9 @@ static void on_delivered(void *ctx, const rd_kafka_message_t *msg)
 	if (++submit->failed > FAILURES_SAID_MAX)
 		return;
 	clear_progress(submit);
-	ctl_say(submit->ctl, "%s: not delivered: %s", (const char *)msg->_private, rd_kafka_err2str(msg->err));
+	char what[512];
+	snprintf(what, sizeof(what), "%s: not delivered", (const char *)msg->_private);
+	client_say_error(submit->client, msg->err, what, "Write", rd_kafka_topic_name(msg->rkt));
 }
 
 /* --- one line --- */

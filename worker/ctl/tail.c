@@ -161,7 +161,7 @@ static void on_message(struct tail *tail, const rd_kafka_message_t *msg)
 	case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
 	case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
 	case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-		ctl_say(tail->ctl, "%s: %s", tail->topic_name, rd_kafka_err2str(msg->err));
+		client_say_error(tail->client, msg->err, tail->topic_name, "Read", tail->topic_name);
 		tail->has_failed = true;
 		break;
 	default:

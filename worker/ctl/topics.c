@@ -204,7 +204,9 @@ static void on_created(struct topics *topics, const rd_kafka_topic_result_t *res
 								       : TOPIC_REFUSED;
 	if (topic->state == TOPIC_REFUSED) {
 		const char *reason = rd_kafka_topic_result_error_string(result);
-		snprintf(topic->note, sizeof(topic->note), "%s", reason ? reason : rd_kafka_err2str(err));
+		bool is_denied = err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+		snprintf(topic->note, sizeof(topic->note), "%s%s", reason ? reason : rd_kafka_err2str(err),
+			 is_denied ? " This user lacks Create on it: docs/security.md" : "");
 	}
 }
 
@@ -281,7 +283,7 @@ static void check_resource(struct topics *topics, const rd_kafka_ConfigResource_
 	if (!topic)
 		return;
 	if (rd_kafka_ConfigResource_error(resource)) {
-		add_note(topic, false, "its settings could not be read");
+		add_note(topic, false, "its settings could not be read (DescribeConfigs)");
 		return;
 	}
 	const rd_kafka_ConfigEntry_t **entries = rd_kafka_ConfigResource_configs(resource, &n);
@@ -314,7 +316,7 @@ static void check_existing(struct topics *topics)
 	}
 	for (size_t i = 0; !n_told && i < topics->n; i++)
 		if (topics->rows[i].state == TOPIC_EXISTED)
-			add_note(&topics->rows[i], false, "its settings could not be read");
+			add_note(&topics->rows[i], false, "its settings could not be read (DescribeConfigs)");
 	if (event)
 		rd_kafka_event_destroy(event);
 	rd_kafka_AdminOptions_destroy(options);
@@ -360,6 +362,8 @@ static int work(struct topics *topics)
 
 	size_t n_good = 0;
 	for (size_t i = 0; i < topics->n; i++) {
+		if (topics->rows[i].state == TOPIC_MISSING)
+			add_note(&topics->rows[i], true, "or the ACLs (docs/security.md) do not show it to this user");
 		print_topic(topics, &topics->rows[i]);
 		n_good += is_good(&topics->rows[i]);
 	}
