@@ -59,7 +59,11 @@ static void on_event(struct kafka_in *in, const char *who, rd_kafka_event_t *ev)
 		kafka_group_on_commit(in, ev);
 		break;
 	case RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT:
-		kafka_group_on_offsets(in, ev);
+		/* The opaque tells who asked. */
+		if (rd_kafka_event_opaque(ev) == &in->plan_timer)
+			kafka_plan_on_offsets(in, ev);
+		else
+			kafka_group_on_offsets(in, ev);
 		break;
 	case RD_KAFKA_EVENT_ERROR:
 		on_error(in, who, ev);
@@ -219,6 +223,7 @@ int kafka_in_new(struct loop *loop, struct helper *helper, struct metrics *metri
 	in->is_broker_assigned = kafka_conf_is_broker_assigned(opts);
 	loop_timer_init(loop, &in->tick, on_tick, in);
 	loop_timer_init(loop, &in->ask, kafka_group_ask, in);
+	loop_timer_init(loop, &in->plan_timer, kafka_plan_ask, in);
 	loop_watch(loop, in->fd, on_fd, in);
 	int err = consumer_new(in, ret_error);
 	if (!err)
@@ -233,6 +238,8 @@ int kafka_in_new(struct loop *loop, struct helper *helper, struct metrics *metri
 	}
 	in->polled_us = loop_now_us(loop);
 	loop_timer_set(&in->tick, in->polled_us);
+	if (in->plan)
+		loop_timer_set(&in->plan_timer, in->polled_us);
 	*ret_in = in;
 	return 0;
 }
@@ -413,6 +420,11 @@ bool kafka_part_is_at_stop(const struct kafka_part *part)
 	return part->is_at_stop;
 }
 
+int64_t kafka_part_stop(const struct kafka_part *part)
+{
+	return part->stop;
+}
+
 enum kafka_state kafka_in_state(const struct kafka_in *in)
 {
 	return in->state;
@@ -471,6 +483,7 @@ void kafka_in_free(struct kafka_in *in)
 		return;
 	loop_timer_done(&in->tick);
 	loop_timer_done(&in->ask);
+	loop_timer_done(&in->plan_timer);
 	loop_unwatch(in->loop, in->fd);
 	clear_batch(in);
 	kafka_group_done(in);

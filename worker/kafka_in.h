@@ -34,6 +34,9 @@ struct kafka_in_events {
 	void (*on_committed)(void *ctx, int err, const char *detail);
 	/* Some queue may have records. */
 	void (*on_wake)(void *ctx);
+	/* With a plan, once a second: how many of its offsets the whole group has committed as complete, and of how many. They are equal
+	 * only when each partition's commit has reached its stop. */
+	void (*on_plan)(void *ctx, int64_t done, int64_t total);
 	/* Cannot go on: text for people. */
 	void (*on_fatal)(void *ctx, int err, const char *detail);
 };
@@ -83,6 +86,8 @@ void *kafka_part_ctx(const struct kafka_part *part);
 /* Last known log start and end, or -1. Cached, never blocks. */
 void kafka_part_watermarks(const struct kafka_part *part, int64_t *ret_start, int64_t *ret_end);
 bool kafka_part_is_at_stop(const struct kafka_part *part);
+/* Of the plan; INT64_MAX without one. */
+int64_t kafka_part_stop(const struct kafka_part *part);
 
 enum kafka_state {
 	KAFKA_STATE_ASKING, /* the first probe has not come back */

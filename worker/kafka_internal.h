@@ -48,7 +48,7 @@ bool kafka_destroy(rd_kafka_t *const *rks, size_t n, int64_t wait_ms);
 /* The broker's authorizer said no. */
 bool kafka_is_refusal(rd_kafka_resp_err_t err);
 
-/* ---- kafka_in.c, kafka_group.c, kafka_probe.c ---- */
+/* ---- kafka_in.c, kafka_group.c, kafka_plan.c, kafka_probe.c ---- */
 
 #define KAFKA_BATCH_MAX 256
 #define KAFKA_TOPICS_MAX 256
@@ -97,6 +97,7 @@ struct kafka_in {
 	char group[256];
 	struct kafka_range *plan;
 	size_t n_plan;
+	struct loop_timer plan_timer; /* the next question how far the group is */
 
 	rd_kafka_t *rk, *admin;
 	rd_kafka_queue_t *queue, *admin_queue, *close_queue;
@@ -162,6 +163,10 @@ bool kafka_group_ask_joined(struct kafka_in *in);
 void kafka_group_tick(struct kafka_in *in);
 /* Gives all references back, whatever the state. */
 void kafka_group_done(struct kafka_in *in);
+
+/* kafka_plan.c */
+void kafka_plan_ask(void *in);
+void kafka_plan_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev);
 
 /* kafka_probe.c */
 int kafka_probe_init(struct kafka_in *in, char **ret_error) MUST_CHECK;

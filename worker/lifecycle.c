@@ -220,6 +220,16 @@ static void on_committed(void *ctx, int err, const char *detail)
 	pipeline_on_committed(&worker->pl, err, detail);
 }
 
+static void on_plan(void *ctx, int64_t done, int64_t total)
+{
+	struct worker *worker = ctx;
+	const struct worker_replay *replay = worker->config.replay;
+
+	replay->on_progress(replay->ctx, done, total);
+	if (done == total && worker->phase == PHASE_RUNNING)
+		worker_stop(worker);
+}
+
 static void on_wake(void *ctx)
 {
 	struct worker *worker = ctx;
@@ -509,11 +519,13 @@ static int start_io(struct worker *worker, char **ret_error)
 							 .on_revoke = on_revoke,
 							 .on_committed = on_committed,
 							 .on_wake = on_wake,
+							 .on_plan = on_plan,
 							 .on_fatal = on_fatal};
 	static const struct kafka_out_events out_events = {
 	    .on_delivered = on_delivered, .on_room = on_room, .on_txn = on_txn, .on_fatal = on_fatal};
 	struct options *opts = worker->opts;
 	struct pipeline *pl = &worker->pl;
+	const struct worker_replay *replay = worker->config.replay;
 	struct tls_store *store;
 	int err = make_guard(opts, &worker->guard, ret_error);
 
@@ -532,8 +544,9 @@ static int start_io(struct worker *worker, char **ret_error)
 	if (err)
 		return err;
 	dispatcher_set_out(pl->dispatcher, pl->out);
-	err = kafka_in_new(worker->loop, worker->helper, &worker->metrics, worker->log, opts, NULL, 0, &in_events, worker, &pl->in,
-			   ret_error);
+	pl->replay = replay ? replay->jobs : NULL;
+	err = kafka_in_new(worker->loop, worker->helper, &worker->metrics, worker->log, opts, replay ? replay->plan : NULL,
+			   replay ? replay->n_plan : 0, &in_events, worker, &pl->in, ret_error);
 	if (!err && *opts->http_listen)
 		err = httpd_new(worker->loop, worker->log, opts->http_listen, opts->http_listen_is_default, on_request, worker,
 				&worker->httpd, ret_error);
@@ -623,6 +636,11 @@ void worker_free(struct worker *worker)
 	free(worker->instance);
 	options_free(worker->opts);
 	free(worker);
+}
+
+bool worker_is_stopping(const struct worker *worker)
+{
+	return worker->phase != PHASE_RUNNING;
 }
 
 struct loop *worker_loop(struct worker *worker)

@@ -7,10 +7,29 @@
 #define GATHERD_LIFECYCLE_H
 
 #include "base.h"
+#include "clock.h"
 #include "log.h"
 #include "options.h"
 
+/* For loop_guard: a turn over the first is a stall; what it is doing is logged at most once in the second; one of the third ends the
+ * process. */
+#define WORKER_TURN_LIMIT_US (250 * US_PER_MS)
+#define WORKER_STALL_LOG_EVERY_US (10 * US_PER_S)
+#define WORKER_STALL_GIVE_UP_US (60 * US_PER_S)
+
 struct worker;
+struct kafka_range;
+struct pipeline_replay;
+
+/* A bounded range done again, in the group that the settings name. The worker stops by itself when the whole group is done with it. */
+struct worker_replay {
+	const struct kafka_range *plan; /* copied */
+	size_t n_plan;
+	const struct pipeline_replay *jobs;
+	/* Once a second, of the whole group: offsets complete, and of how many. */
+	void (*on_progress)(void *ctx, int64_t done, int64_t total);
+	void *ctx;
+};
 
 struct worker_config {
 	struct options *opts; /* taken */
@@ -18,6 +37,7 @@ struct worker_config {
 	/* Reads the settings again, for SIGHUP; as options_load. */
 	int (*load)(void *ctx, struct options **ret_opts, char **ret_errors, char **ret_warnings);
 	void *ctx;
+	const struct worker_replay *replay; /* NULL = an ordinary worker */
 };
 
 /* 0; or -ERR_* and a sentence in *ret_error (free). */
@@ -29,6 +49,7 @@ void worker_free(struct worker *worker);
 /* What the signals do. */
 void worker_stop(struct worker *worker);
 void worker_reload(struct worker *worker);
+bool worker_is_stopping(const struct worker *worker);
 
 /* The loop and the pipeline, for the simulation. */
 struct loop;

@@ -1,6 +1,5 @@
 /* gatherd - the daemon: argv, settings, exit codes. Everything else is in the library. */
 #include "base.h"
-#include "clock.h"
 #include "kafka_check.h"
 #include "kafka_conf.h"
 #include "lifecycle.h"
@@ -15,11 +14,6 @@
 #include <unistd.h>
 
 extern char **environ;
-
-/* A turn over the first is a stall; what it is doing is logged at most once in the second; one of the third ends the process. */
-#define TURN_LIMIT_US (250 * US_PER_MS)
-#define STALL_LOG_EVERY_US (10 * US_PER_S)
-#define STALL_GIVE_UP_US (60 * US_PER_S)
 
 enum { EXIT_CLEAN, EXIT_FATAL, EXIT_USAGE };
 
@@ -109,7 +103,7 @@ static int run(struct args *args, struct options *opts)
 		fprintf(stderr, "gatherd: %s\n", error ? error : err_text(err));
 		code = err == -ERR_INVALID ? EXIT_USAGE : EXIT_FATAL;
 	} else {
-		loop_guard(worker_loop(worker), TURN_LIMIT_US, STALL_LOG_EVERY_US, STALL_GIVE_UP_US);
+		loop_guard(worker_loop(worker), WORKER_TURN_LIMIT_US, WORKER_STALL_LOG_EVERY_US, WORKER_STALL_GIVE_UP_US);
 		code = worker_run(worker);
 		worker_free(worker);
 	}

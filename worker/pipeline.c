@@ -65,11 +65,23 @@ static int64_t epoch_to_us(struct pipeline *pl, int64_t at_ms)
 	return loop_now_us(pl->loop) + MIN(at_ms - loop_epoch_ms(pl->loop), FAR_MS) * US_PER_MS;
 }
 
+/* Replay: it is complete without a result. */
+static void pass_over(struct pipeline *pl, struct task *task)
+{
+	window_finish(task->partition->win, task->rec.offset);
+	list_remove(&task->open_node);
+	pipeline_drop(pl, task);
+}
+
 static void begin(struct pipeline *pl, struct task *task)
 {
 	int err = understand(pl, task);
 
 	account(pl, task);
+	if (pl->replay && !pipeline_is_replayed(pl, task)) {
+		pass_over(pl, task);
+		return;
+	}
 	if (err) {
 		finish(pl, task, err, task->detail);
 		return;
@@ -636,7 +648,7 @@ static bool memory_is_over(const struct pipeline *pl, int64_t percent)
 static size_t read_partition(struct pipeline *pl, struct partition *part)
 {
 	struct record recs[READ_BATCH];
-	size_t room = MIN((size_t)admit_room(&part->admit), (size_t)READ_BATCH);
+	size_t room = MIN(MIN((size_t)admit_room(&part->admit), (size_t)READ_BATCH), pipeline_pace_room(pl));
 
 	if (part->win)
 		room = MIN(room, (size_t)(pl->opts->partition_window - window_span(part->win)));
@@ -759,6 +771,7 @@ void pipeline_turn(void *ctx)
 	pause_or_resume(pl);
 	hosts_sweep(pl->admit.hosts, now_us, 16);
 	pipeline_robots_trim(pl);
+	pipeline_reach_stops(pl);
 	if (pipeline_commit_due_us(pl) <= now_us)
 		pipeline_commit(pl);
 	wake_us = drain(pl);
@@ -766,6 +779,8 @@ void pipeline_turn(void *ctx)
 	const struct heap_node *timer = heap_first(&pl->timers);
 	if (timer)
 		wake_us = MIN(wake_us, timer->at_us);
+	if (pl->pace_us > now_us)
+		wake_us = MIN(wake_us, pl->pace_us);
 	if (wake_us != INT64_MAX)
 		loop_timer_set(&pl->wake, wake_us);
 }

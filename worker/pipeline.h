@@ -40,6 +40,15 @@ struct partition {
 	int64_t cut_us, give_up_us; /* while draining: when transfers are aborted, when deliveries and the commit are given up */
 };
 
+/* A range done again: gatherctl replay. */
+struct pipeline_replay {
+	const char *id;	     /* in each result */
+	int64_t interval_us; /* between two jobs that this process starts; 0 = no limit */
+	/* Is it to be done again? Where it cannot be understood, what there is of job and URL is filled in. NULL = all are. */
+	bool (*wants)(void *ctx, const struct task *task);
+	void *ctx;
+};
+
 struct pipeline {
 	struct loop *loop;
 	struct helper *helper;
@@ -63,6 +72,8 @@ struct pipeline {
 	size_t task_bytes;
 	int64_t epoch;
 	uint64_t random; /* state of the back-off's generator */
+	const struct pipeline_replay *replay; /* NULL = an ordinary worker */
+	int64_t pace_us;		      /* when the next job may be started */
 	bool is_reading; /* false while the process drains */
 	bool is_paused;  /* memory.max is far exceeded: all transfers but one stand still */
 	int64_t commit_started_us;
@@ -143,6 +154,14 @@ void pipeline_commit(struct pipeline *pl);
 void pipeline_on_committed(struct pipeline *pl, int err, const char *detail);
 /* Exactly once: the transaction has ended. */
 void pipeline_on_txn(struct pipeline *pl, enum txn_end end, const char *detail);
+
+/* pipeline_replay.c */
+/* Gives the job its replay's id. False: it is not to be done again. */
+bool pipeline_is_replayed(struct pipeline *pl, struct task *task);
+/* How many jobs may be started now; SIZE_MAX = no limit. */
+size_t pipeline_pace_room(const struct pipeline *pl);
+/* Partitions of which all was read end at their stop. */
+void pipeline_reach_stops(struct pipeline *pl);
 
 /* After a reload of the live settings. */
 void pipeline_apply_limits(struct pipeline *pl);

@@ -423,6 +423,11 @@ bool kafka_part_is_at_stop(const struct kafka_part *part)
 	return false;
 }
 
+int64_t kafka_part_stop(const struct kafka_part *part)
+{
+	return INT64_MAX;
+}
+
 /* ---- commits ---- */
 
 /* Exactly what is acknowledged is committed: not more, or jobs are lost; not less, or a crash doubles more than it must. */

@@ -8,6 +8,7 @@
 
 #include "kafka_internal.h" /* to see that an unassign is put off */
 #include "kafka_fixture.h"
+#include "offsetmap.h"
 
 #define PARTS_MAX 8
 #define RECORDS_MAX 64
@@ -33,6 +34,8 @@ struct member {
 	char detail[256];
 	struct seen seen[RECORDS_MAX];
 	size_t n_seen;
+	int64_t done, total; /* of the plan */
+	size_t n_plan_answers;
 };
 
 static void on_assign(void *ctx, struct kafka_part *part)
@@ -121,6 +124,15 @@ static void on_wake(void *ctx)
 	}
 }
 
+static void on_plan(void *ctx, int64_t done, int64_t total)
+{
+	struct member *member = ctx;
+
+	member->done = done;
+	member->total = total;
+	member->n_plan_answers++;
+}
+
 static void on_fatal(void *ctx, int err, const char *detail)
 {
 	struct member *member = ctx;
@@ -138,7 +150,13 @@ static void on_closed(void *ctx)
 static struct member *member_new(struct world *world, const char *bootstrap, const struct kafka_range *plan,
 				 size_t n_plan, const char *const *extra)
 {
-	static const struct kafka_in_events events = {on_assign, on_begin, on_revoke, on_committed, on_wake, on_fatal};
+	static const struct kafka_in_events events = {.on_assign = on_assign,
+							.on_begin = on_begin,
+							.on_revoke = on_revoke,
+							.on_committed = on_committed,
+							.on_wake = on_wake,
+							.on_plan = on_plan,
+							.on_fatal = on_fatal};
 	struct member *member = xcalloc(1, sizeof(*member));
 	char *error = NULL;
 
@@ -354,6 +372,39 @@ static void a_plan_bounds_the_reading(void **state)
 	assert_int_equal(seen_of(a, 1), 5);
 	for (size_t i = 0; i < a->n_seen; i++)
 		assert_true(a->seen[i].partition == 1 || (a->seen[i].offset >= 1 && a->seen[i].offset < 3));
+	assert_int_equal(kafka_part_stop(a->parts[part_index(a, 0)]), 3);
+}
+
+/* The set counts, up to the stop; only commits at the stops are the end. */
+static void a_plan_tells_how_far_the_group_is(void **state)
+{
+	struct cast *cast = *state;
+	struct member *a = cast->planned;
+	char set[OFFSETMAP_TEXT_MAX + 1];
+	uint64_t beyond = 0x3e; /* 2 to 6 are complete: 5 and 6 are past the stop */
+
+	WAIT_FOR(cast->world, a->n_plan_answers > 0);
+	assert_int_equal(a->total, 7);
+	assert_int_equal(a->done, 0);
+	offsetmap_encode(&beyond, 6, set);
+	commit(a, 1, 1, set);
+	WAIT_FOR(cast->world, a->done == 1 + 3);
+	commit(a, 0, 3, "no set");
+	WAIT_FOR(cast->world, a->done == 2 + 1 + 3);
+	commit(a, 1, 5, "");
+	WAIT_FOR(cast->world, a->done == a->total);
+}
+
+/* librdkafka's issue 5040: such an answer was the end of the process. Last, when nobody else asks for offsets. */
+static void a_coordinator_that_moved_is_asked_again(void **state)
+{
+	struct cast *cast = *state;
+	struct member *a = cast->planned;
+	size_t before = a->n_plan_answers;
+
+	rd_kafka_mock_push_request_errors(cast->world->cluster, 9 /* OffsetFetch */, 2, RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+					  RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS);
+	WAIT_FOR(cast->world, a->n_plan_answers > before + 1);
 	leave(&cast->planned);
 }
 
@@ -465,9 +516,11 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(a_member_may_be_cut_at_any_time),
 	    cmocka_unit_test(records_are_read_as_they_were_written),
 	    cmocka_unit_test(a_plan_bounds_the_reading),
+	    cmocka_unit_test(a_plan_tells_how_far_the_group_is),
 	    cmocka_unit_test(a_group_shares_and_resumes),
 	    cmocka_unit_test(a_commit_under_way_is_waited_for),
 	    cmocka_unit_test(a_missing_topic_is_said_and_waited_for),
+	    cmocka_unit_test(a_coordinator_that_moved_is_asked_again),
 	};
 
 	if (argc > 1)

@@ -37,4 +37,14 @@ int admin_commit(struct client *client, const char *group, rd_kafka_topic_partit
  * RD_KAFKA_OFFSET_BEGINNING and _END, to the log's start and end. */
 int admin_offsets_at(struct client *client, rd_kafka_topic_partition_list_t *list, int64_t at_ms) MUST_CHECK;
 
+/* --- places as people give them: place.c; what is wrong is said as of --OPTION, and is -ERR_INVALID --- */
+
+/* An offset. Silent. */
+int place_number(const char *text, int64_t *ret_value) MUST_CHECK;
+/* "earliest", "latest", an offset (as it is, also outside of the log), or a time: into each row. Else as admin_offsets_at. */
+int place_set(struct client *client, const char *option, const char *text, rd_kafka_topic_partition_list_t *list) MUST_CHECK;
+/* "3", "3:REST", "jobs/3:REST": which row of the list, and the rest (free; NULL = none). form: what to say that it must be. */
+int place_partition(struct client *client, const char *text, const char *form, const rd_kafka_topic_partition_list_t *list,
+		    int *ret_row, char **ret_rest) MUST_CHECK;
+
 #endif

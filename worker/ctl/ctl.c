@@ -16,6 +16,7 @@ static const struct ctl_command *const commands[] = {
     &status_command,
     &offsets_command,
     &dlq_command,
+    &replay_command,
     &topics_command,
     &check_command,
     &sandbox_command,
@@ -119,19 +120,42 @@ static const struct ctl_command *command_of(const char *name)
 	return NULL;
 }
 
-/* The settings as gatherd reads them; -b is the last word. Says what is wrong. */
-static int load_settings(struct ctl *ctl)
+static size_t count(char *const list[])
 {
-	size_t n = ctl->overrides.n;
-	char **all = xcalloc(n + 1, sizeof(all[0]));
-	char *brokers = ctl->brokers ? xasprintf("kafka.bootstrap.servers=%s", ctl->brokers) : NULL;
-	char *errors = NULL, *warnings = NULL;
+	size_t n = 0;
 
-	for (size_t i = 0; i < n; i++)
-		all[i] = ctl->overrides.v[i];
+	while (list && list[n])
+		n++;
+	return n;
+}
+
+int ctl_load(const struct ctl *ctl, char *const below[], char *const above[], struct options **ret_opts, char **ret_errors,
+	     char **ret_warnings)
+{
+	size_t n = 0;
+	char **all = xcalloc(count(below) + ctl->overrides.n + count(above) + 2, sizeof(all[0]));
+	char *brokers = ctl->brokers ? xasprintf("kafka.bootstrap.servers=%s", ctl->brokers) : NULL;
+
+	for (size_t i = 0; i < count(below); i++)
+		all[n++] = below[i];
+	for (size_t i = 0; i < ctl->overrides.n; i++)
+		all[n++] = ctl->overrides.v[i];
 	if (brokers)
 		all[n++] = brokers;
-	int err = options_load(ctl->config, all, n, environ, &ctl->settings, &errors, &warnings);
+	for (size_t i = 0; i < count(above); i++)
+		all[n++] = above[i];
+	int err = options_load(ctl->config, all, n, environ, ret_opts, ret_errors, ret_warnings);
+	free(brokers);
+	free(all);
+	return err;
+}
+
+/* Says what is wrong. */
+static int load_settings(struct ctl *ctl)
+{
+	char *errors = NULL, *warnings = NULL;
+	int err = ctl_load(ctl, NULL, NULL, &ctl->settings, &errors, &warnings);
+
 	if (err)
 		fprintf(stderr, "%s%s", errors ? errors : "the settings cannot be read",
 			errors && *errors && errors[strlen(errors) - 1] == '\n' ? "" : "\n");
@@ -140,8 +164,6 @@ static int load_settings(struct ctl *ctl)
 		fprintf(stderr, "%s\n", warnings);
 	free(errors);
 	free(warnings);
-	free(brokers);
-	free(all);
 	return err;
 }
 

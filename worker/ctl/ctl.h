@@ -59,8 +59,8 @@ struct ctl {
 	struct options *settings; /* NULL without has_settings */
 };
 
-extern const struct ctl_command submit_command, tail_command, status_command, offsets_command, dlq_command, topics_command,
-    check_command, sandbox_command, feed_command;
+extern const struct ctl_command submit_command, tail_command, status_command, offsets_command, dlq_command, replay_command,
+    topics_command, check_command, sandbox_command, feed_command;
 
 /* Fills ctl's common fields and args. 0 and the place of the first argument that is no option in *ret_first; or
  * -ERR_INVALID, said on stderr. */
@@ -85,6 +85,11 @@ bool ctl_take_hangup(void);
 bool ctl_reader_gone(void);
 /* Flushes stdout: CTL_OK, or CTL_FAILED and a sentence. A reader that went away has had enough and is no failure. */
 int ctl_close_stdout(const struct ctl *ctl);
+
+/* The settings as gatherd reads them, as options_load; -b is the last word of the user. below and above (ending with NULL, or NULL) are
+ * "key=value" that win over file and environment only, and over all. */
+int ctl_load(const struct ctl *ctl, char *const below[], char *const above[], struct options **ret_opts, char **ret_errors,
+	     char **ret_warnings) MUST_CHECK;
 
 /* What a worker would say to a job, JSON or a URL, but for its settings; NULL = it can be a job. url gives the key. In the arena. submit.c */
 struct arena;

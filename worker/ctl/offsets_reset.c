@@ -8,20 +8,7 @@
 #include "offsets.h"
 #include "table.h"
 
-#include <errno.h>
 #include <jansson.h>
-
-static int parse_number(const char *text, int64_t *ret_value)
-{
-	char *end;
-
-	errno = 0;
-	long long value = strtoll(text, &end, 10);
-	if (errno || end == text || *end || value < 0)
-		return -ERR_INVALID;
-	*ret_value = value;
-	return 0;
-}
 
 static int64_t into_log(const struct offsets_row *row, int64_t offset)
 {
@@ -31,68 +18,34 @@ static int64_t into_log(const struct offsets_row *row, int64_t offset)
 /* "topic/3:1500", "3:1500", "3": the row, and its offset or -1. */
 static int parse_partition(struct offsets *offsets, const char *text, struct offsets_row **ret_row, int64_t *ret_offset)
 {
-	char *copy = xstrdup(text), *slash = strrchr(copy, '/'), *number = slash ? slash + 1 : copy;
-	char *colon = strchr(number, ':');
-	int64_t partition = -1;
-	struct offsets_row *found = NULL;
-	size_t n_found = 0;
+	static const char form[] = "P, P:OFFSET or TOPIC/P:OFFSET";
+	char *rest = NULL;
+	int i = 0;
+	int err = place_partition(offsets->client, text, form, offsets->list, &i, &rest);
 
-	if (slash)
-		*slash = '\0';
-	if (colon)
-		*colon = '\0';
 	*ret_offset = -1;
-	int err = parse_number(number, &partition);
-	if (!err && colon)
-		err = parse_number(colon + 1, ret_offset);
-	for (size_t i = 0; !err && i < offsets->n; i++) {
-		struct offsets_row *row = &offsets->rows[i];
-
-		if (row->partition == partition && (!slash || strcmp(row->topic, copy) == 0)) {
-			found = row;
-			n_found++;
-		}
+	if (!err && rest && place_number(rest, ret_offset)) {
+		ctl_say(offsets->ctl, "--partition %s: must be %s", text, form);
+		err = -ERR_INVALID;
 	}
-	free(copy);
-	if (err)
-		ctl_say(offsets->ctl, "--partition %s: must be P, P:OFFSET or TOPIC/P:OFFSET", text);
-	else if (n_found != 1)
-		ctl_say(offsets->ctl, "--partition %s: %s", text,
-			n_found ? "several topics have it: TOPIC/P:OFFSET" : "there is no such partition");
-	*ret_row = found;
-	return err || n_found != 1 ? -ERR_INVALID : 0;
+	free(rest);
+	*ret_row = &offsets->rows[i];
+	return err;
 }
 
 /* The rows that --to is for: those without an offset of their own; only the named ones when any is named bare. */
 static int set_to(struct offsets *offsets, const bool *is_named, bool is_any_named)
 {
-	const char *to = offsets->args->to;
-	int64_t offset = -1, at_ms = 0;
-	int err = 0;
-	rd_kafka_topic_partition_list_t *list = NULL;
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_copy(offsets->list);
+	int err = place_set(offsets->client, "to", offsets->args->to, list);
 
-	if (strcmp(to, "earliest") != 0 && strcmp(to, "latest") != 0 && parse_number(to, &offset)) {
-		if (when_parse(to, &at_ms)) {
-			ctl_say(offsets->ctl, "--to %s: must be earliest, latest, an offset, or a time such as "
-					      "2026-11-01T00:00Z or 2h (ago)", to);
-			return -ERR_INVALID;
-		}
-		list = rd_kafka_topic_partition_list_copy(offsets->list);
-		err = admin_offsets_at(offsets->client, list, at_ms);
-	}
 	for (size_t i = 0; !err && i < offsets->n; i++) {
 		struct offsets_row *row = &offsets->rows[i];
 
-		if (row->target >= 0 || (is_any_named && !is_named[i]))
-			continue;
-		if (list)
-			row->target = rd_kafka_topic_partition_list_find(list, row->topic, row->partition)->offset;
-		else
-			row->target = offset >= 0 ? offset : *to == 'e' ? row->start : row->end;
-		row->target = into_log(row, row->target);
+		if (row->target < 0 && (!is_any_named || is_named[i]))
+			row->target = into_log(row, list->elems[i].offset);
 	}
-	if (list)
-		rd_kafka_topic_partition_list_destroy(list);
+	rd_kafka_topic_partition_list_destroy(list);
 	return err;
 }
 

@@ -1,0 +1,96 @@
+/* How far a group is with its plan. Happy path: each second the commits of all the plan's partitions are asked for, of
+ * which other members have some -> what is complete is counted -> on_plan. Failure modes: not answered, or a commit
+ * that is not known yet (a transaction under way) -> asked again a second later. */
+#include "kafka_internal.h"
+
+#include "clock.h"
+#include "offsetmap.h"
+
+#define PLAN_EVERY_US US_PER_S
+/* The most there is: a question that times out while its coordinator is away is freed, and librdkafka sends it all the
+ * same once the coordinator is back, and aborts (2.0.2; its issue 4605). A broken connection is an answer, too. */
+#define PLAN_TIMEOUT_MS (3600 * 1000)
+#define SET_WORDS (OFFSETMAP_SPAN_MAX / 64)
+
+void kafka_plan_ask(void *ctx)
+{
+	struct kafka_in *in = ctx;
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)in->n_plan);
+	rd_kafka_AdminOptions_t *options =
+	    rd_kafka_AdminOptions_new(in->admin, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
+	char text[256];
+
+	for (size_t i = 0; i < in->n_plan; i++)
+		rd_kafka_topic_partition_list_add(list, in->plan[i].topic, in->plan[i].partition);
+	rd_kafka_ListConsumerGroupOffsets_t *question = rd_kafka_ListConsumerGroupOffsets_new(in->group, list);
+	rd_kafka_error_t *error = rd_kafka_AdminOptions_set_require_stable_offsets(options, 1);
+	if (error)
+		rd_kafka_error_destroy(error);
+	if (rd_kafka_AdminOptions_set_request_timeout(options, PLAN_TIMEOUT_MS, text, sizeof(text)))
+		log_warn(in->log, "Kafka group error", LOG_STR("call", "request_timeout"), LOG_STR("detail", text));
+	rd_kafka_AdminOptions_set_opaque(options, &in->plan_timer);
+	rd_kafka_ListConsumerGroupOffsets(in->admin, &question, 1, options, in->admin_queue);
+	rd_kafka_AdminOptions_destroy(options);
+	rd_kafka_ListConsumerGroupOffsets_destroy(question);
+	rd_kafka_topic_partition_list_destroy(list);
+}
+
+static const struct kafka_range *find(const struct kafka_in *in, const rd_kafka_topic_partition_t *row)
+{
+	for (size_t i = 0; i < in->n_plan; i++)
+		if (in->plan[i].partition == row->partition && strcmp(in->plan[i].topic, row->topic) == 0)
+			return &in->plan[i];
+	return NULL;
+}
+
+/* What is complete of a range, by its commit. The offset committed is itself open, so below its stop a range never looks
+ * whole. */
+static int64_t count_done(const struct kafka_range *range, const rd_kafka_topic_partition_t *row)
+{
+	uint64_t bits[SET_WORDS] = {0};
+	size_t n_bits = 0;
+	int64_t done = MIN(row->offset, range->stop) - range->start;
+
+	if (row->offset < range->start)
+		return 0;
+	if (offsetmap_decode(row->metadata ? row->metadata : "", row->metadata_size, bits, SET_WORDS, &n_bits))
+		return done;
+	for (size_t i = 1; i < n_bits && row->offset + (int64_t)i < range->stop; i++)
+		done += bits[i / 64] >> (i % 64) & 1;
+	return done;
+}
+
+/* False: some row is not known now. */
+static bool count(const struct kafka_in *in, const rd_kafka_topic_partition_list_t *list, int64_t *ret_done)
+{
+	for (int i = 0; i < list->cnt; i++) {
+		const struct kafka_range *range = find(in, &list->elems[i]);
+
+		if (list->elems[i].err)
+			return false;
+		if (range && range->start < range->stop)
+			*ret_done += count_done(range, &list->elems[i]);
+	}
+	return true;
+}
+
+void kafka_plan_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev)
+{
+	int64_t done = 0, total = 0;
+	bool is_known = !rd_kafka_event_error(ev);
+	size_t n = 0;
+
+	loop_timer_set(&in->plan_timer, loop_now_us(in->loop) + PLAN_EVERY_US);
+	if (is_known) {
+		const rd_kafka_ListConsumerGroupOffsets_result_t *result =
+		    rd_kafka_event_ListConsumerGroupOffsets_result(ev);
+		const rd_kafka_group_result_t **groups = rd_kafka_ListConsumerGroupOffsets_result_groups(result, &n);
+		const rd_kafka_topic_partition_list_t *list = n ? rd_kafka_group_result_partitions(groups[0]) : NULL;
+		is_known = list && !rd_kafka_group_result_error(groups[0]) && count(in, list, &done);
+	}
+	if (!is_known)
+		return;
+	for (size_t i = 0; i < in->n_plan; i++)
+		total += MAX(in->plan[i].stop - in->plan[i].start, 0);
+	in->events->on_plan(in->ctx, done, total);
+}
