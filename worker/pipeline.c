@@ -151,6 +151,11 @@ static void on_message(struct pipeline *pl, struct partition *part, const struct
 		list_push(&part->held, &task->open_node);
 }
 
+void pipeline_put(struct pipeline *pl, struct partition *part, const struct record *rec)
+{
+	on_message(pl, part, rec);
+}
+
 /* ---- 2. it waits for its turn ---- */
 
 /* When a job that waits from now on is over: its deadline once it had a turn, expiry before that. */
@@ -334,6 +339,8 @@ static void start_fetch(struct pipeline *pl, struct task *task, const struct rou
 	size_t n_headers;
 
 	int err = left_ms > 0 ? pipeline_guard(pl, route, task_url(task), &addrs) : -ERR_JOB_DEADLINE;
+	if (pl->watch)
+		pl->watch->on_start(pl->watch->ctx, task, route, resolved, err);
 	if (err) {
 		attempt_failed(pl, task, err, NULL);
 		return;
@@ -481,6 +488,8 @@ static void on_fetched(void *ctx, struct response *resp)
 
 	task->transfer = NULL;
 	observe(pl, resp);
+	if (pl->watch)
+		pl->watch->on_answer(pl->watch->ctx, task, resp);
 	if (!err)
 		note_retry_after(pl, task, resp);
 	release(pl, task, report_of(resp->err), resp->err);
@@ -562,6 +571,8 @@ static void attempt_failed(struct pipeline *pl, struct task *task, int err, cons
 					      task->retry_after_ms, left_ms, next_random(pl))
 			      : -1;
 	task_add_attempt(task, outcome, resp ? resp->status : 0, resp ? resp->total_us / US_PER_MS : 0, MAX(wait_ms, 0));
+	if (pl->watch)
+		pl->watch->on_attempt(pl->watch->ctx, task, err, detail, wait_ms);
 	if (wait_ms < 0) {
 		finish(pl, task, err, detail);
 	} else {
@@ -581,6 +592,10 @@ static void finish(struct pipeline *pl, struct task *task, int err, const char *
 	task->detail = detail;
 	task->end_at_ms = loop_epoch_ms(pl->loop);
 	task->retryable = err && retry_may_help(err, task->resp ? task->resp->status : 0);
+	if (pl->watch) {
+		pl->watch->on_end(pl->watch->ctx, task);
+		return;
+	}
 	task_set_state(&pl->tasks, task, TASK_DELIVERING);
 	dispatch_send(pl->dispatcher, task);
 	account(pl, task); /* the body went into the payload */

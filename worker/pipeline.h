@@ -22,6 +22,8 @@
 #include "task.h"
 #include "window.h"
 
+struct route;
+
 /* One assigned partition. */
 struct partition {
 	struct list_node node; /* on pipeline->partitions */
@@ -46,6 +48,19 @@ struct pipeline_replay {
 	int64_t interval_us; /* between two jobs that this process starts; 0 = no limit */
 	/* Is it to be done again? Where it cannot be understood, what there is of job and URL is filled in. NULL = all are. */
 	bool (*wants)(void *ctx, const struct task *task);
+	void *ctx;
+};
+
+/* One job watched from step to step, with nothing of Kafka: gatherctl try. */
+struct pipeline_watch {
+	/* A transfer begins, or (err) the guard or the deadline lets none begin: the addresses found, of which the guard leaves some. */
+	void (*on_start)(void *ctx, const struct task *task, const struct route *route, const struct addresses *found, int err);
+	/* A transfer has ended; what comes of it is not decided yet. */
+	void (*on_answer)(void *ctx, const struct task *task, const struct response *resp);
+	/* An attempt is over, err 0 = a success; the next one is due in wait_ms, -1 = there is none. */
+	void (*on_attempt)(void *ctx, const struct task *task, int err, const char *detail, int64_t wait_ms);
+	/* The one outcome, in place of the delivery. The task is freed with its partition. */
+	void (*on_end)(void *ctx, const struct task *task);
 	void *ctx;
 };
 
@@ -74,6 +89,7 @@ struct pipeline {
 	uint64_t random; /* state of the back-off's generator */
 	const struct pipeline_replay *replay; /* NULL = an ordinary worker */
 	int64_t pace_us;		      /* when the next job may be started */
+	const struct pipeline_watch *watch;   /* NULL = nobody looks, results are delivered */
 	bool is_reading; /* false while the process drains */
 	bool is_paused;  /* memory.max is far exceeded: all transfers but one stand still */
 	int64_t commit_started_us;
@@ -94,6 +110,8 @@ void pipeline_turn(void *pl);
 
 /* pipeline_parts.c, and from kafka_in: */
 struct partition *pipeline_add_partition(struct pipeline *pl, struct kafka_part *kafka);
+/* A record that nobody read from Kafka, into a partition with kafka == NULL; with a watch only. */
+void pipeline_put(struct pipeline *pl, struct partition *part, const struct record *rec);
 void pipeline_begin_partition(struct pipeline *pl, struct partition *part, int64_t offset, const char *metadata, size_t len);
 /* Stops reading; waiting and backing-off jobs are let go; transfers have until cut_us, deliveries and the last commit until
  * give_up_us. Calling again only shortens. */

@@ -15,7 +15,8 @@ struct partition *pipeline_add_partition(struct pipeline *pl, struct kafka_part 
 	list_init(&part->open);
 	list_init(&part->held);
 	list_push(&pl->partitions, &part->node);
-	kafka_part_set_ctx(kafka, part);
+	if (kafka)
+		kafka_part_set_ctx(kafka, part);
 	return part;
 }
 

@@ -20,7 +20,7 @@ from gatherctl import Sandbox, argv, ctl, environment, on_terminal, visible
 
 ROOT = worker.ROOT
 MAN = ROOT / "docs/man/gatherctl.1"
-COMMANDS = ("submit", "tail", "feed", "status", "offsets", "dlq", "replay", "topics", "check", "sandbox")
+COMMANDS = ("submit", "tail", "feed", "status", "offsets", "dlq", "replay", "try", "topics", "check", "sandbox")
 NO_BROKER = "127.0.0.1:1"
 
 

@@ -17,6 +17,7 @@ static const struct ctl_command *const commands[] = {
     &offsets_command,
     &dlq_command,
     &replay_command,
+    &try_command,
     &topics_command,
     &check_command,
     &sandbox_command,

@@ -60,7 +60,7 @@ struct ctl {
 };
 
 extern const struct ctl_command submit_command, tail_command, status_command, offsets_command, dlq_command, replay_command,
-    topics_command, check_command, sandbox_command, feed_command;
+    try_command, topics_command, check_command, sandbox_command, feed_command;
 
 /* Fills ctl's common fields and args. 0 and the place of the first argument that is no option in *ret_first; or
  * -ERR_INVALID, said on stderr. */
@@ -162,6 +162,8 @@ void printer_init(struct printer *printer, FILE *out, enum print_format format, 
 /* Width and height again: the terminal may have been resized. */
 void printer_measure(struct printer *printer);
 void printer_result(struct printer *printer, const struct Gatherd__V1__FetchResult *res);
+/* The proto3 JSON mapping, but for what print_body says of bytes. */
+struct json_t *print_result_json(const struct Gatherd__V1__FetchResult *res, enum print_body body);
 /* Copy with control characters and invalid UTF-8 replaced (by '?' and U+FFFD), cut to max columns with a last "…"; 0 =
  * not cut. free. */
 char *print_clean(struct span text, size_t max);

@@ -459,10 +459,15 @@ void printer_init(struct printer *printer, FILE *out, enum print_format format, 
 	printer->has_colour = is_terminal && !(no_color && *no_color) && !(term && strcmp(term, "dumb") == 0);
 }
 
+json_t *print_result_json(const Gatherd__V1__FetchResult *res, enum print_body body)
+{
+	return json_of_message(&res->base, body);
+}
+
 void printer_result(struct printer *printer, const struct Gatherd__V1__FetchResult *res)
 {
 	if (printer->format == PRINT_TABLE)
 		print_row(printer, res);
 	else
-		print_json(printer->out, json_of_message(&res->base, printer->body));
+		print_json(printer->out, print_result_json(res, printer->body));
 }
