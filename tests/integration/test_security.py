@@ -18,7 +18,7 @@ import worker
 from gatherctl import ctl, environment
 
 DOC = worker.ROOT / "docs/security.md"
-PASSWORDS = {"gatherd": "worker's own 1", "submitter": "submit-2", "reader": "read-3"}
+PASSWORDS = {"gatherd": "worker's own 1", "submitter": "submit-2", "reader": "read-3", "replayer": "again-4"}
 SCRAM_SINCE = (2, 6, 1)
 KINDS = {"--topic": ResourceType.TOPIC, "--group": ResourceType.GROUP, "--transactional-id": ResourceType.TRANSACTIONAL_ID}
 TOPICS = {"jobs": "jobs", "results": "results", "dead-letters": "dead"}
@@ -309,12 +309,15 @@ def test_gatherctl_has_enough_with_the_rights_of_the_docs(secure, rights, nginx,
     assert does("reader", "dlq", "list", "--json").count("\n") == 1
     does("reader", "dlq", "redrive")
     reader.until(12)
+    rights.give("replayer", *(what for what in documented("at_least_once") if "--group" not in what), *documented_for("gatherctl replay"))
+    does("replayer", "replay", "--from", "earliest", "-o", "delivery=exactly_once")
+    reader.until(24)
     rights.give("submitter", *documented_for("gatherctl feed"))
     (tmp_path / "sources").write_text(f"{nginx.url}/1k\n")
     feed = proc.spawn(gatherctl.argv("feed", "--every", "1s", *arguments({**options(rights, secure, "at_least_once", usual()),
                                      "kafka.sasl.username": "submitter"}), tmp_path / "sources"), tmp_path / "feed.log",
                       env=environment(**password("submitter")))
-    reader.until(14)
+    reader.until(26)
     assert proc.stop(feed) == 0, proc.tail(tmp_path / "feed.log")
     w.stop()
     does("reader", "offsets", "reset", "--to", "earliest", "--yes")
