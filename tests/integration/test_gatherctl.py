@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from google.protobuf import json_format
 
+import proc
 import worker
 from gatherctl import Sandbox, argv, ctl, environment, on_terminal, visible
 
@@ -186,6 +187,35 @@ def test_interrupted_submit_says_where(sandbox):
     assert "1 of 1 job acknowledged" in out and "interrupted at stdin:1" in err
 
 
+def test_a_submit_that_was_killed_goes_on(sandbox, tmp_path):
+    urls, state = tmp_path / "urls", tmp_path / "state"
+    urls.write_text("# first\n" + "".join(f"http://a.example/{i}\n" for i in range(100)))
+    args = ["submit", "-b", sandbox.bootstrap, "--key", "url", "-f", urls, "--resume", state]
+    child = subprocess.Popen(argv(*args, "--rate", "20"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment())
+    proc.wait_until(lambda: state.exists() and int(state.read_text().split()[0]) > 10, 30, "some are done", child)
+    child.kill()
+    child.wait()
+    line = int(state.read_text().split()[0])
+    done = ctl(*args, "--json")
+    assert done.returncode == 0 and f"goes on after {urls}:{line}" in done.stderr
+    sent = json.loads(done.stdout)["sent"]
+    assert sent == 101 - line and state.read_text() == f"101 {urls}\n"
+    # All of them, and doubled only what the killed one sent since it last wrote its state.
+    values = sandbox.values("jobs")
+    assert set(values) == {f"http://a.example/{i}" for i in range(100)}
+    assert [v for v in set(values) if values.count(v) > 1] == [] or min(int(v.rpartition("/")[2]) for v in values if values.count(v) > 1) >= line - 1
+
+    # Nothing is left; what is added later is all that is sent; another file is not meant.
+    assert json.loads(ctl(*args, "--json").stdout)["sent"] == 0
+    with urls.open("a") as f:
+        f.write("http://a.example/more\n")
+    assert json.loads(ctl(*args, "--json").stdout)["sent"] == 1
+    other = tmp_path / "other"
+    other.write_text("http://b.example/\n")
+    done = ctl("submit", "-b", sandbox.bootstrap, "-f", other, "--resume", state)
+    assert done.returncode == 2 and f"is of {urls}" in done.stderr
+
+
 # --- tail ---
 
 def samples(sandbox):
@@ -244,8 +274,41 @@ def test_tail_filters_and_counts(sandbox):
     assert ids("--outcome", "ok,OUTCOME_BAD_JOB") == (["1", "3"], 0)
     assert ids("--host", "*.example.com") == (["1"], 0)
     assert ids("--host", "other.example:443") == (["2"], 0)
+    assert ids("--status", "200,4xx") == (["1"], 0) and ids("--status", "300-302") == (["2"], 0)
+    assert ids("--header", "server") == (["1"], 0) and ids("--header", "SERVER:x*") == ([], 0)
+    assert ids("--status", "4x")[1] == 2
     assert len(ids("--count", "2")[0]) == 2
     assert ids("--count", "4") == (["1", "2", "3"], 1)
+
+
+def test_tail_puts_bodies_into_files(sandbox, tmp_path):
+    ids = ["jobs/0/1", "../../etc/x", ".hidden", "ü", "a" * 300, "plain-1.x"]
+    bodies = [bytes([i]) * 1000 for i in range(len(ids))]
+    sandbox.put([sandbox.result(job_id=i, body=b"old").SerializeToString() for i in ids[:1]])
+    sandbox.put([sandbox.result(job_id=i, body=b, outcome="OUTCOME_OK").SerializeToString() for i, b in zip(ids, bodies)])
+    sandbox.put([sandbox.result(job_id="empty").SerializeToString()])
+    done = ctl("tail", "-b", sandbox.bootstrap, "-B", "--outcome", "OK", "--bodies", tmp_path / "new")
+    assert done.returncode == 0 and not any("body" in json.loads(line) for line in done.stdout.splitlines())
+    files = {f.name: f.read_bytes() for f in (tmp_path / "new").iterdir()}
+    assert sorted(files.values()) == bodies
+    assert {"jobs%2F0%2F1", "%2E.%2F..%2Fetc%2Fx", "%2Ehidden", "%C3%BC", "plain-1.x"} < files.keys() and max(map(len, files)) == 200
+    assert ctl("tail", "-b", sandbox.bootstrap, "-B", "--bodies", __file__).returncode == 2
+
+
+def test_tail_since(topics, broker):
+    t = topics(broker.bootstrap, 2)
+    for i in range(6):
+        value = t.result_pb2.FetchResult(job_id=str(i)).SerializeToString()
+        t.producer.produce(t.name("results"), value, partition=i % 2, timestamp=1700000000000 + i * 60000)
+    t.flush()
+
+    def ids(*args):
+        done = ctl("tail", "-b", broker.bootstrap, "-t", t.name("results"), *args)
+        return sorted(json.loads(line)["job_id"] for line in done.stdout.splitlines()), done.returncode
+
+    assert ids("--since", "2023-11-14T22:16:20Z") == (["3", "4", "5"], 0)
+    assert ids("--since", "1h") == ([], 0)
+    assert ids("--since", "1h", "-B")[1] == 2
 
 
 def test_tail_says_what_it_cannot_decode(sandbox):

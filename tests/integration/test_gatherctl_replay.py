@@ -220,3 +220,78 @@ def test_a_bar_on_a_terminal(idle):
     bars = [line for line in lines if line.startswith("[")]
     assert bars and all(re.fullmatch(r"\[#*\.*\] +\d+% \d/6 jobs \d+/s ETA (\?|\d+s)", bar) and len(bar) < 80 for bar in bars), bars
     assert lines[-1] == "replay bar: 6 of 6 offsets done, 6 results of this process: 6 BLOCKED_POLICY"
+
+
+# --- the whole thing, at its size ---
+
+JOBS, PARTS, FIRST, LAST, LIVE_RATE = 100_000, 4, 7_500, 17_500, 1_500
+
+
+def live_rate(times_ms, start_ms, stop_ms):
+    return sum(start_ms <= t < stop_ms for t in times_ms) / (stop_ms - start_ms) * 1000
+
+
+@pytest.mark.alone
+@pytest.mark.long
+def test_the_middle_of_100000_jobs_beside_a_live_group(topics, broker, nginx, start_worker, capsys):
+    """A live group that goes at its hosts' rate; a replay of the middle, killed half-way, gone on with by two processes."""
+    t = topics(broker.bootstrap, PARTS, results={"message.timestamp.type": "LogAppendTime"})
+    options = t.options(host__rate=LIVE_RATE, host__inflight=256)
+    for p in range(PARTS):
+        for i in range(JOBS // PARTS):
+            t.produce(t.job(f"{p}.{i}", f"{nginx.url}/ok"), partition=p)
+    t.flush()
+    args = ["replay", *(word for k, v in options.items() for word in ("-o", f"{k}={v}")), "-o", "host.rate=0", "--id", "middle"]
+    ranges = [word for p in range(PARTS) for word in ("--partition", f"{p}:{FIRST}-{LAST}")]
+    wanted = ids(*((p, FIRST, LAST) for p in range(PARTS)))
+
+    def start():
+        return subprocess.Popen(gatherctl.argv(*args, *ranges, "--rate", "2000", "--json"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, env=gatherctl.environment())
+
+    def done():
+        shown = json.loads(ctl("offsets", "-b", broker.bootstrap, "-g", f"{t.prefix}.replay.middle", "-t", t.name("jobs"), "--json").stdout)
+        rows = [r for r in shown["partitions"] if r["commit_point"] is not None]
+        return sum(min(r["commit_point"], LAST) - FIRST + r["completed_above"] for r in rows)
+
+    live, reader = start_worker(options), t.reader()
+    live.wait_ready()
+    reader.until(1)
+    alone_ms = time.time() * 1000
+    time.sleep(8)  # the rate of a while is what is measured
+    begin_ms = time.time() * 1000
+    first = start()
+    proc.wait_until(lambda: done() >= len(wanted) // 2, 60, "half of it is done", first)
+    first.kill()
+    first.communicate()
+    complete = done()
+    half = [r.result.job_id for r in reader.to_end() if r.result.replay_id]
+    both = [start() for _ in range(2)]
+    said = []
+    for process in both:
+        out, err = process.communicate(timeout=180)
+        assert process.returncode == 0, err
+        said.append(json.loads(out))
+    end_ms = time.time() * 1000
+    assert all(x["complete"] and x["jobs"] == x["done"] == len(wanted) and x["results"] for x in said)
+
+    reader.until(JOBS + len(half) + sum(x["results"] for x in said))
+    live.stop()
+    reader.to_end()
+    replayed = [r.result.job_id for r in reader.records if r.result.replay_id]
+    assert sorted(set(replayed)) == wanted and all(r.result.replay_id in ("", "middle") for r in reader.records)
+    # A kill may double what was published and not committed yet.
+    doubled = len(replayed) - len(wanted)
+    assert doubled <= len(half) - complete
+    # Nobody is disturbed: each live job once, up to its end.
+    lives = [r for r in reader.records if not r.result.replay_id]
+    assert sorted(r.result.job_id for r in lives) == ids(*((p, 0, JOBS // PARTS) for p in range(PARTS)))
+    shown = json.loads(ctl("offsets", "-b", broker.bootstrap, "-g", t.prefix, "-t", t.name("jobs"), "--json").stdout)
+    assert [r["commit_point"] for r in shown["partitions"]] == [JOBS // PARTS] * PARTS
+    times = [r.timestamp_ms for r in lives]
+    end_ms = min(end_ms, max(times))
+    without, beside = live_rate(times, alone_ms, begin_ms), live_rate(times, begin_ms, end_ms)
+    with capsys.disabled():
+        print(f"\nlive: {without:.0f} jobs/s alone, {beside:.0f} beside the replay ({beside / without:.0%}); killed at {complete} complete, "
+              f"{len(half)} published; {doubled} doubled; {[x['results'] for x in said]} results of the two; {len(wanted)} of the range")
+    assert beside > 0.8 * without

@@ -80,6 +80,13 @@ class Sandbox:
         reader.close()
         return {r.value.decode(): r.key and r.key.decode() for r in records}
 
+    def values(self, topic):
+        """All that is in a topic now."""
+        reader = topics_client.Reader(self.bootstrap, topic)
+        values = [r.value.decode() for r in reader.to_end()]
+        reader.close()
+        return values
+
     def get(self, path, **headers):
         request = urllib.request.Request(self.origin + path, headers=headers)
         try:

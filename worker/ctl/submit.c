@@ -7,11 +7,13 @@
 #include "ctl.h"
 #include "err.h"
 #include "job.h"
+#include "table.h"
 #include "url.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PROGRESS_EVERY_US (200 * US_PER_MS)
@@ -19,7 +21,7 @@
 #define FAILURES_SAID_MAX 10
 
 struct submit_args {
-	const char *topic, *key, *file;
+	const char *topic, *key, *file, *resume;
 	bool json, no_check;
 	double rate;
 };
@@ -32,10 +34,20 @@ static const struct ctl_option submit_options[] = {
     {"key", 'k', CTL_TEXT, offsetof(struct submit_args, key), "host|none|FIELD",
      "key of the records: the URL's host:port (default), none, or a field of the JSON (attrs.shop)", 0, 0, 0},
     {"rate", 'r', CTL_REAL, offsetof(struct submit_args, rate), "N", "at most N jobs a second", 0, 10000000, 0},
+    {"resume", 0, CTL_TEXT, offsetof(struct submit_args, resume), "STATE",
+     "keep in this file how far the input is, and go on from there", 0, 0, 0},
     {"no-check", 0, CTL_FLAG, offsetof(struct submit_args, no_check), NULL,
      "send lines that can be no job too: the worker will say why", 0, 0, 0},
     {"json", 0, CTL_FLAG, offsetof(struct submit_args, json), NULL, "print the counts as JSON", 0, 0, 0},
     {NULL, 0, CTL_FLAG, 0, NULL, NULL, 0, 0, 0},
+};
+
+/* More than the producer ever holds. */
+#define OPEN_LINES 131072
+
+struct open_line {
+	long line;
+	bool is_acknowledged;
 };
 
 struct submit {
@@ -48,6 +60,11 @@ struct submit {
 	long line;
 	int64_t sent, acknowledged, failed, bad;
 	int64_t start_us, progress_us;
+	int64_t size_bytes, read_bytes; /* of the input; 0 = its size is not known */
+	struct open_line *open;		/* lines on their way, in a ring by the order of sending; NULL without --resume */
+	int64_t oldest, done_line, kept_line; /* of the ring; every line up to it is over; as in the file of state */
+	int64_t stuck_at;		      /* the first job that was not delivered, by the order of sending: done_line stays below */
+	int64_t kept_us;
 	bool has_progress; /* a progress line stands on the terminal */
 	bool is_broken;	   /* the input could not be read */
 };
@@ -72,7 +89,76 @@ static void show_progress(struct submit *submit)
 	double seconds = (double)(now_us - submit->start_us) / US_PER_S;
 	fprintf(stderr, "\r\033[K%lld sent, %lld acknowledged, %.0f a second", (long long)submit->sent,
 		(long long)submit->acknowledged, seconds > 0 ? (double)submit->sent / seconds : 0);
+	if (submit->size_bytes && submit->read_bytes) {
+		double part = MIN((double)submit->read_bytes / (double)submit->size_bytes, 1.0);
+		char left[32];
+
+		table_age((int64_t)(seconds / part * (1 - part) * 1000), left, sizeof(left));
+		fprintf(stderr, ", %d%%, ETA %s", (int)(part * 100), left);
+	}
 	fflush(stderr);
+}
+
+/* --- how far it is: --resume --- */
+
+/* A line at a time, so that a kill leaves the old state or the new one. */
+static void keep_state(struct submit *submit)
+{
+	const char *path = submit->args->resume;
+	char *part = xasprintf("%s.part", path);
+	FILE *file = fopen(part, "we");
+	bool is_bad = !file || fprintf(file, "%lld %s\n", (long long)submit->done_line, submit->source) < 0;
+
+	is_bad |= file && fclose(file) != 0;
+	if (is_bad || rename(part, path)) {
+		ctl_say(submit->ctl, "%s: %s", path, strerror(errno));
+		submit->is_broken = true;
+	}
+	submit->kept_line = submit->done_line;
+	free(part);
+}
+
+static void keep_state_by_and_by(struct submit *submit)
+{
+	int64_t now_us = clock_now_us();
+
+	if (!submit->open || submit->done_line == submit->kept_line || now_us - submit->kept_us < US_PER_S)
+		return;
+	submit->kept_us = now_us;
+	keep_state(submit);
+}
+
+static int load_state(struct submit *submit)
+{
+	FILE *file = fopen(submit->args->resume, "re");
+	char *text = NULL;
+	size_t size = 0;
+	long long line = 0;
+	int n = 0;
+
+	if (!file && errno == ENOENT)
+		return CTL_OK;
+	bool is_good = file && getline(&text, &size, file) > 0 && sscanf(text, "%lld %n", &line, &n) == 1 && line >= 0 && n;
+	if (is_good)
+		text[strcspn(text, "\n")] = '\0';
+	if (!is_good)
+		ctl_say(submit->ctl, "%s: %s", submit->args->resume, file ? "is no state of a submit" : strerror(errno));
+	else if (strcmp(text + n, submit->source) != 0)
+		ctl_say(submit->ctl, "%s is of %s", submit->args->resume, text + n);
+	is_good = is_good && strcmp(text + n, submit->source) == 0;
+	submit->done_line = submit->kept_line = line;
+	if (file)
+		fclose(file);
+	free(text);
+	return is_good ? CTL_OK : CTL_USAGE;
+}
+
+/* Up to the first line whose fate is not known, or that was not delivered. */
+static void move_done(struct submit *submit)
+{
+	while (submit->oldest < MIN(submit->sent, submit->stuck_at) && submit->open[submit->oldest % OPEN_LINES].is_acknowledged)
+		submit->done_line = submit->open[submit->oldest++ % OPEN_LINES].line;
+	keep_state_by_and_by(submit);
 }
 
 static void on_delivered(void *ctx, const rd_kafka_message_t *msg)
@@ -81,13 +167,19 @@ static void on_delivered(void *ctx, const rd_kafka_message_t *msg)
 
 	if (!msg->err) {
 		submit->acknowledged++;
+		if (submit->open && (intptr_t)msg->_private < submit->stuck_at) {
+			submit->open[(intptr_t)msg->_private % OPEN_LINES].is_acknowledged = true;
+			move_done(submit);
+		}
 		return;
 	}
+	if (submit->open)
+		submit->stuck_at = MIN(submit->stuck_at, (intptr_t)msg->_private);
 	if (++submit->failed > FAILURES_SAID_MAX)
 		return;
 	clear_progress(submit);
 	char what[512];
-	snprintf(what, sizeof(what), "%s: not delivered", (const char *)msg->_private);
+	snprintf(what, sizeof(what), "%s: not delivered", submit->open ? submit->source : (const char *)msg->_private);
 	client_say_error(submit->client, msg->err, what, "Write", rd_kafka_topic_name(msg->rkt));
 }
 
@@ -162,8 +254,14 @@ static void produce(struct submit *submit, struct span line, const char *key)
 	rd_kafka_t *rk = client_handle(submit->client);
 
 	/* A const view in, a copy made: the cast only pleases the signature. */
+	/* One partition may be far behind the others. */
+	while (submit->open && submit->sent - submit->oldest >= OPEN_LINES && submit->stuck_at == INT64_MAX && !ctl_stopped())
+		rd_kafka_poll(rk, 100);
+	if (submit->open && submit->stuck_at == INT64_MAX)
+		submit->open[submit->sent % OPEN_LINES] = (struct open_line){submit->line, false};
 	while (rd_kafka_produce(submit->topic, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_COPY, (void *)(uintptr_t)line.data,
-				line.len, key, key ? strlen(key) : 0, (void *)(uintptr_t)submit->source)) {
+				line.len, key, key ? strlen(key) : 0,
+				submit->open ? (void *)(intptr_t)submit->sent : (void *)(uintptr_t)submit->source)) {
 		rd_kafka_resp_err_t err = rd_kafka_last_error();
 
 		if (err != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
@@ -235,10 +333,13 @@ static void submit_stream(struct submit *submit, FILE *in)
 	char *line = NULL;
 	size_t size = 0;
 	ssize_t len;
+	int64_t first = submit->done_line; /* done in an earlier run */
 
 	while (!ctl_stopped() && (len = getline(&line, &size, in)) >= 0) {
 		submit->line++;
-		submit_line(submit, line, (size_t)len);
+		submit->read_bytes += len;
+		if (submit->line > first)
+			submit_line(submit, line, (size_t)len);
 	}
 	if (ferror(in) && !ctl_stopped()) {
 		ctl_say(submit->ctl, "%s cannot be read on: %s", submit->source, strerror(errno));
@@ -304,9 +405,44 @@ static int conclude(struct submit *submit)
 		putchar('\n');
 	}
 	if (ctl_stopped())
-		ctl_say(submit->ctl, "interrupted at %s:%ld", submit->source, submit->line);
+		ctl_say(submit->ctl, "interrupted at %s:%ld%s", submit->source, submit->line,
+			submit->open ? "; the same command goes on from there" : "");
 	int code = ctl_close_stdout(submit->ctl);
 	return submit->bad || submit->failed || open || submit->is_broken || ctl_stopped() ? CTL_FAILED : code;
+}
+
+/* The last word, when all that can be known is known. */
+static void close_state(struct submit *submit)
+{
+	if (!submit->open)
+		return;
+	if (!ctl_stopped() && !submit->is_broken && submit->oldest == submit->sent)
+		submit->done_line = MAX(submit->done_line, submit->line);
+	if (submit->done_line != submit->kept_line)
+		keep_state(submit);
+}
+
+static int open_state(struct submit *submit, FILE *in, int argc)
+{
+	struct stat st;
+
+	if (in && fstat(fileno(in), &st) == 0 && S_ISREG(st.st_mode))
+		submit->size_bytes = st.st_size;
+	if (!submit->args->resume)
+		return CTL_OK;
+	if (!in || argc) {
+		ctl_say(submit->ctl, "--resume is for lines of --file or stdin");
+		return CTL_USAGE;
+	}
+	submit->source = in == stdin ? "stdin" : submit->args->file;
+	int code = load_state(submit);
+	if (code)
+		return code;
+	submit->stuck_at = INT64_MAX;
+	submit->open = xcalloc(OPEN_LINES, sizeof(*submit->open));
+	if (submit->done_line)
+		ctl_say(submit->ctl, "goes on after %s:%lld", submit->source, (long long)submit->done_line);
+	return CTL_OK;
 }
 
 static int open_topic(struct submit *submit)
@@ -365,10 +501,13 @@ static int submit_run(struct ctl *ctl, const void *raw, int argc, char **argv)
 	int code = open_input(&submit, argc, &in);
 	if (code)
 		return code;
-	code = open_topic(&submit);
+	code = open_state(&submit, in, argc);
+	if (!code)
+		code = open_topic(&submit);
 	if (!code) {
 		submit_all(&submit, in, argc, argv);
 		wait_delivered(&submit);
+		close_state(&submit);
 		code = conclude(&submit);
 	}
 	if (submit.topic)
@@ -377,6 +516,7 @@ static int submit_run(struct ctl *ctl, const void *raw, int argc, char **argv)
 	if (submit.client)
 		rd_kafka_purge(client_handle(submit.client), RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
 	client_free(submit.client);
+	free(submit.open);
 	if (in && in != stdin)
 		fclose(in);
 	return code;
@@ -397,6 +537,7 @@ const struct ctl_command submit_command = {
 		"  gatherctl submit -b localhost:9092 '{\"url\":\"https://example.com/\",\"attrs\":{\"shop\":\"7\"}}'\n"
 		"  gatherctl submit -b localhost:9092 --file urls.txt --rate 100\n"
 		"  sort -u urls.txt | gatherctl submit -b localhost:9092\n"
-		"  gatherctl submit -b localhost:9092 --file jobs.jsonl --key attrs.shop\n",
+		"  gatherctl submit -b localhost:9092 --file jobs.jsonl --key attrs.shop\n"
+		"  gatherctl submit -b localhost:9092 --file urls.txt --resume urls.state   # stopped or killed: again, and it goes on\n",
     .run = submit_run,
 };

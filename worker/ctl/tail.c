@@ -1,13 +1,15 @@
 /* gatherctl tail - see results as they come, or all that there are.
  *
- * Happy path: a broker answers -> the end of each partition is asked for -> each partition is read from there, or from
- * the beginning, without a group -> decoded -> filtered -> printed, until the count is reached or every partition's
+ * Happy path: a broker answers -> the end of each partition is asked for -> each partition is read from there, from a
+ * time, or from the beginning, without a group -> decoded -> filtered -> printed, until the count is reached or every partition's
  * end. Failure modes: no broker, no topic -> one sentence; what is no FetchResult is said and counted, and the exit
  * code is 1. */
 #include "clock.h"
+#include "admin.h"
 #include "ctl.h"
 #include "err.h"
 #include "gatherd/v1/result.pb-c.h"
+#include "tail.h"
 #include "url.h"
 
 #include <unistd.h>
@@ -17,9 +19,10 @@
 #define QUERY_MAX_MS 5000
 
 struct tail_args {
-	const char *topic, *outcomes, *host;
+	const char *topic, *outcomes, *host, *status, *bodies;
+	struct strlist headers;
 	bool from_beginning, follow;
-	int64_t count, timeout_ms;
+	int64_t count, timeout_ms, since_ms;
 	int body, format;
 };
 
@@ -28,12 +31,19 @@ static const struct ctl_option tail_options[] = {
      "default: results.topic of the settings (results)", 0, 0, 0},
     {"from-beginning", 'B', CTL_FLAG, offsetof(struct tail_args, from_beginning), NULL,
      "start at the oldest result, and end at the topic's end unless --follow", 0, 0, 0},
+    {"since", 's', CTL_WHEN, offsetof(struct tail_args, since_ms), "TIME",
+     "start at the first result since then, and end as --from-beginning does", 0, 0, 0},
     {"follow", 'f', CTL_FLAG, offsetof(struct tail_args, follow), NULL,
-     "go on at the end (default without --from-beginning)", 0, 0, 0},
+     "go on at the end (default without --from-beginning and --since)", 0, 0, 0},
     {"count", 'n', CTL_INT, offsetof(struct tail_args, count), "N", "end after so many results", 1, INT64_MAX, 0},
     {"outcome", 0, CTL_TEXT, offsetof(struct tail_args, outcomes), "OK,..", "only these outcomes", 0, 0, 0},
     {"host", 0, CTL_TEXT, offsetof(struct tail_args, host), "GLOB",
      "only URLs of these hosts: *.example.com, 127.0.0.1:8080", 0, 0, 0},
+    {"status", 0, CTL_TEXT, offsetof(struct tail_args, status), "404,5xx,..", "only these statuses", 0, 0, 0},
+    {"header", 0, CTL_LIST, offsetof(struct tail_args, headers), "NAME[:GLOB]",
+     "only answers with this header, and this value; again as needed: all must fit", 0, 0, 0},
+    {"bodies", 0, CTL_TEXT, offsetof(struct tail_args, bodies), "DIR",
+     "write each body to a file there, named by its job_id, instead of printing it", 0, 0, 0},
     {"body", 0, CTL_CHOICE, offsetof(struct tail_args, body), "text|base64|none",
      "how bodies are printed (default text)", 0, 0, 0},
     {"format", 0, CTL_CHOICE, offsetof(struct tail_args, format), "json|table",
@@ -59,6 +69,7 @@ struct tail {
 	int n_partitions, n_done;
 	struct printer printer;
 	uint32_t outcomes; /* bit per outcome; 0 = all */
+	struct statuses statuses;
 	int64_t printed, passed, undecodable;
 	int64_t start_us;
 	bool is_following, has_failed;
@@ -105,6 +116,11 @@ static bool wanted(const struct tail *tail, const Gatherd__V1__FetchResult *res)
 
 	if (tail->outcomes && (outcome >= OUTCOME_COUNT || !(tail->outcomes >> outcome & 1)))
 		return false;
+	if (!statuses_has(&tail->statuses, res->status))
+		return false;
+	for (size_t i = 0; i < tail->args->headers.n; i++)
+		if (!result_has_header(res, tail->args->headers.v[i]))
+			return false;
 	return !tail->args->host || host_matches(tail->args->host, res->url);
 }
 
@@ -126,6 +142,7 @@ static void on_record(struct tail *tail, const rd_kafka_message_t *msg)
 		return;
 	}
 	if (wanted(tail, res)) {
+		tail->has_failed |= tail->args->bodies && res->body.len && result_save_body(tail->ctl, tail->args->bodies, res);
 		printer_result(&tail->printer, res);
 		tail->printed++;
 	} else {
@@ -218,7 +235,7 @@ static void read_all(struct tail *tail)
 /* Reads each partition from the beginning or from its end as it is now: asked for before anything is read, so that what
  * is submitted once this has said that it waits is seen. read_committed: an open transaction's records are still to
  * come. */
-static int start(struct tail *tail)
+static int start(struct tail *tail, const rd_kafka_topic_partition_list_t *from)
 {
 	rd_kafka_t *rk = client_handle(tail->client);
 
@@ -236,11 +253,11 @@ static int start(struct tail *tail)
 			return -ERR_KAFKA;
 		}
 		tail->partitions[i].end = high;
-		if (low >= high)
+		if (low >= high || (from && from->elems[i].offset >= high))
 			on_partition_done(tail, i);
 		if (tail->partitions[i].is_done)
 			continue;
-		if (rd_kafka_consume_start_queue(tail->topic, i, tail->args->from_beginning ? low : high,
+		if (rd_kafka_consume_start_queue(tail->topic, i, tail->args->from_beginning ? low : from ? from->elems[i].offset : high,
 						 tail->queue)) {
 			ctl_say(tail->ctl, "%s/%d cannot be read: %s", tail->topic_name, i,
 				rd_kafka_err2str(rd_kafka_last_error()));
@@ -267,7 +284,18 @@ static int open_topic(struct tail *tail)
 		tail->partitions = xcalloc((size_t)topic->partition_cnt, sizeof(tail->partitions[0]));
 	}
 	rd_kafka_metadata_destroy(md);
-	return topic ? start(tail) : -ERR_NOT_FOUND;
+	if (!topic)
+		return -ERR_NOT_FOUND;
+	if (!tail->args->since_ms)
+		return start(tail, NULL);
+	rd_kafka_topic_partition_list_t *from = rd_kafka_topic_partition_list_new(tail->n_partitions);
+	for (int i = 0; i < tail->n_partitions; i++)
+		rd_kafka_topic_partition_list_add(from, tail->topic_name, i);
+	err = admin_offsets_at(tail->client, from, tail->args->since_ms);
+	if (!err)
+		err = start(tail, from);
+	rd_kafka_topic_partition_list_destroy(from);
+	return err;
 }
 
 static void close_topic(struct tail *tail)
@@ -314,11 +342,16 @@ static int tail_run(struct ctl *ctl, const void *raw, int argc, char **argv)
 		ctl_say(ctl, "takes no arguments: %s", argv[0]);
 		return CTL_USAGE;
 	}
-	if (parse_outcomes(&tail))
+	if (args->from_beginning && args->since_ms) {
+		ctl_say(ctl, "--from-beginning and --since are two places to start");
+		return CTL_USAGE;
+	}
+	if (parse_outcomes(&tail) || statuses_parse(ctl, args->status, &tail.statuses) || (args->bodies && result_open_bodies(ctl, args->bodies)))
 		return CTL_USAGE;
 	tail.topic_name = args->topic ? args->topic : ctl->settings->results_topic;
-	tail.is_following = args->follow || !args->from_beginning;
-	printer_init(&tail.printer, stdout, (enum print_format)args->format, (enum print_body)args->body);
+	tail.is_following = args->follow || (!args->from_beginning && !args->since_ms);
+	printer_init(&tail.printer, stdout, (enum print_format)args->format,
+		     args->bodies && !args->body ? PRINT_NONE : (enum print_body)args->body);
 
 	int code = CTL_FAILED, err = open_topic(&tail);
 	if (err == -ERR_INVALID)
@@ -356,6 +389,8 @@ const struct ctl_command tail_command = {
 		"  gatherctl tail -b localhost:9092 --from-beginning             # all that there are, then end\n"
 		"  gatherctl tail -b localhost:9092 --outcome HTTP_ERROR,TIMEOUT --host '*.example.com'\n"
 		"  gatherctl tail -b localhost:9092 -B --format json | jq -r 'select(.status==404).url'\n"
-		"  gatherctl tail -b localhost:9092 -B --count 1 --body text     # one result and its body\n",
+		"  gatherctl tail -b localhost:9092 --since 1h --status 429,5xx --header retry-after\n"
+		"  gatherctl tail -b localhost:9092 -B --count 1 --body text     # one result and its body\n"
+		"  gatherctl tail -b localhost:9092 -B --header 'content-type:image/*' --bodies images\n",
     .run = tail_run,
 };
