@@ -79,6 +79,7 @@ void options_free(struct options *opts)
 	for (size_t i = 0; i < opts->n_kafka; i++)
 		kafka_property_done(&opts->kafka[i]);
 	options_free_named(opts);
+	options_unindex(opts);
 	free(opts->sections);
 	free(opts->kafka);
 	free(opts);
@@ -250,15 +251,8 @@ void options_reload(struct options *opts, struct options *fresh, char **ret_igno
 	swap(&opts->n_secrets, &fresh->n_secrets, sizeof(opts->n_secrets));
 	swap(&opts->proxies, &fresh->proxies, sizeof(struct proxy *));
 	swap(&opts->n_proxies, &fresh->n_proxies, sizeof(opts->n_proxies));
+	options_index(opts);
 	kafka_changes(opts, fresh, &names);
 	*ret_ignored = joined(&names);
 	options_free(fresh);
-}
-
-int options_section_of(const struct options *opts, const char *host)
-{
-	for (size_t i = 0; i < opts->n_sections; i++)
-		if (glob_match(opts->sections[i].glob, host))
-			return (int)i;
-	return -1;
 }

@@ -85,6 +85,8 @@ struct options {
 	struct secret *secrets;
 	struct proxy *proxies;
 	size_t n_secrets, n_proxies;
+	size_t *by_glob;      /* options_index: the sections in the order of their globs */
+	size_t *scanned, n_scanned; /* those whose glob is neither a name nor "*.name", in file order */
 	struct kafka_property *kafka; /* in order; a later row for the same name and side wins */
 	size_t n_kafka;
 	bool http_listen_is_default; /* a busy default port falls to any free one; an explicit one is fatal */
@@ -103,6 +105,11 @@ void options_reload(struct options *opts, struct options *fresh, char **ret_igno
 
 /* The profile of a host name ("example.com", lower case, no port): index into sections, or -1. */
 int options_section_of(const struct options *opts, const char *host);
+/* The section with this very glob, or -1. */
+int options_section_named(const struct options *opts, const char *glob);
+/* After the sections changed: what the two above look in. Names and "*.name" are found by searching, other globs one by one. */
+void options_index(struct options *opts);
+void options_unindex(struct options *opts);
 
 /* By name; NULL = none. */
 const struct secret *options_secret(const struct options *opts, const char *name);

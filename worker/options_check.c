@@ -105,31 +105,19 @@ static void check_retry(struct draft *draft, const char *source, const char *whe
 			    option_number_text(UNIT_MS, host->retry_max, max));
 }
 
-static int by_glob(const void *a, const void *b, void *sections)
-{
-	const struct host_section *all = sections;
-	size_t i = *(const size_t *)a, j = *(const size_t *)b;
-	int order = strcasecmp(all[i].glob, all[j].glob);
-
-	return order ? order : i < j ? -1 : i > j;
-}
-
 /* The second of two equal globs could never be used. */
 static void check_globs(struct draft *draft)
 {
 	struct host_section *sections = draft->opts->sections;
-	size_t n = draft->opts->n_sections, *order = xcalloc(n, sizeof(*order));
+	const size_t *order;
 	char text[SHOWN_MAX];
 
-	for (size_t i = 0; i < n; i++)
-		order[i] = i;
-	if (n)
-		qsort_r(order, n, sizeof(*order), by_glob, sections);
-	for (size_t i = 1; i < n; i++)
+	options_index(draft->opts);
+	order = draft->opts->by_glob;
+	for (size_t i = 1; i < draft->opts->n_sections; i++)
 		if (*sections[order[i]].glob && strcasecmp(sections[order[i - 1]].glob, sections[order[i]].glob) == 0)
 			draft_error(draft, draft->sections[order[i]].source, "[host \"%s\"] is already at %s",
 				    shown(sections[order[i]].glob, text), draft->sections[order[i - 1]].source);
-	free(order);
 }
 
 static void check_reference(struct draft *draft, const char *source, const char *where, enum option_index row, const char *name)

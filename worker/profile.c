@@ -11,10 +11,9 @@ const struct host_options *profile_of_host(const struct options *opts, const cha
 
 const struct host_options *profile_of_name(const struct options *opts, const char *name)
 {
-	for (size_t i = 0; i < opts->n_sections; i++)
-		if (strcmp(opts->sections[i].glob, name) == 0)
-			return &opts->sections[i].host;
-	return NULL;
+	int section = options_section_named(opts, name);
+
+	return section < 0 ? NULL : &opts->sections[section].host;
 }
 
 /* 0 = no wish. */

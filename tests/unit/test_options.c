@@ -396,6 +396,43 @@ static void the_first_section_that_matches_counts(void **state)
 	output_done(&out);
 }
 
+static int scan(const struct options *opts, const char *host)
+{
+	for (size_t i = 0; i < opts->n_sections; i++)
+		if (glob_match(opts->sections[i].glob, host))
+			return (int)i;
+	return -1;
+}
+
+/* Searching finds what matching one glob after the other would, in file order, whatever its form. */
+static void sections_are_found_as_a_scan_would(void **state)
+{
+	static const char *const globs[] = {"b.a.example.com", "*.example.com", "*.a.example.com", "x?.example.com", "*", "EXAMPLE.org",
+					    "*.Example.ORG",   "*-cdn.example.net", "2001:db8::*", "a*.b.example.com", "*.com", "127.0.0.1"};
+	static const char *const hosts[] = {"b.a.example.com", "c.a.example.com", "xy.example.com", "example.com", "com", "example.org",
+					    "www.example.org", "q-cdn.example.net", "2001:db8::7", "2001:db9::7", "ab.b.example.com", "",
+					    "127.0.0.1", ".example.com", "a..com", "..", "b.a.example.com."};
+
+	for (size_t first = 0; first < ARRAY_LEN(globs); first++) {
+		char *file = xstrdup("");
+		/* Each order in turn, and without the ones before: "*" hides what follows. */
+		for (size_t i = first; i < ARRAY_LEN(globs); i++) {
+			char *longer = xasprintf("%s[host \"%s\"]\n", file, globs[i]);
+			free(file);
+			file = longer;
+		}
+		struct output out = load_fine((struct input){.file = file});
+		for (size_t i = 0; i < ARRAY_LEN(hosts); i++)
+			if (options_section_of(out.opts, hosts[i]) != scan(out.opts, hosts[i]))
+				fail_msg("%s from %s on: %d", hosts[i], globs[first], options_section_of(out.opts, hosts[i]));
+		for (size_t i = first; i < ARRAY_LEN(globs); i++)
+			assert_int_equal(options_section_named(out.opts, globs[i]), i - first);
+		assert_int_equal(options_section_named(out.opts, "nobody"), -1);
+		output_done(&out);
+		free(file);
+	}
+}
+
 static void a_reload_moves_what_is_live(void **state)
 {
 	struct output old = load_fine((struct input){
@@ -533,6 +570,7 @@ int main(void)
 	    cmocka_unit_test(kafka_properties_pass_through),
 	    cmocka_unit_test(sections_inherit_what_they_do_not_set),
 	    cmocka_unit_test(the_first_section_that_matches_counts),
+	    cmocka_unit_test(sections_are_found_as_a_scan_would),
 	    cmocka_unit_test(a_reload_moves_what_is_live),
 	    cmocka_unit_test(a_reload_of_the_same_names_nothing),
 	    cmocka_unit_test(an_explicit_listen_address_is_known),

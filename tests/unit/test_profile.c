@@ -15,6 +15,9 @@ static struct host_section sections[] = {
 	{.glob = (char[]){"*.example.com"}, .host = {.host_inflight = 2}},
 };
 
+/* As options_index would find. */
+static size_t by_glob[] = {1, 0};
+
 static struct options settings(void)
 {
 	return (struct options){
@@ -30,6 +33,7 @@ static struct options settings(void)
 			 .redirect_max = 5},
 		.sections = sections,
 		.n_sections = ARRAY_LEN(sections),
+		.by_glob = by_glob,
 	};
 }
 
