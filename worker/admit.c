@@ -2,16 +2,20 @@
 
 #include <uthash.h>
 
-/* Waiting jobs of one partition for one host. Kept when empty until the host is idle: a busy host's line comes and goes with
- * each job. */
+/* An empty line is kept for so long: a busy host's comes and goes with each job. */
+#define LINE_KEEP_US 10000000
+
+/* Waiting jobs of one partition for one host. */
 struct line {
 	UT_hash_handle hh;
-	struct list_node node; /* on part->ready, part->unnamed or host_lines(host); on none when empty */
+	struct list_node node; /* on part->ready, part->unnamed or host_lines(host); on adm->empty when empty */
 	struct admit_part *part;
 	struct host *host;
 	struct list again, fresh;
 	int64_t blocked_us;       /* total time that this line waited for its host, without the running wait */
 	int64_t blocked_since_us; /* 0 = it does not wait for the host */
+	int64_t empty_since_us;
+	bool is_seen; /* a new job came for the host: redirect hops say nothing about how jobs are keyed */
 };
 
 static struct turn *line_first(const struct line *line)
@@ -47,7 +51,7 @@ static void line_unblock(struct line *line, int64_t now_us)
 	}
 }
 
-/* The only function that moves a line. list NULL = it is empty now. */
+/* The only function that moves a line. */
 static void line_place(struct line *line, struct list *list, int64_t now_us)
 {
 	struct admit_part *part = line->part;
@@ -57,8 +61,7 @@ static void line_place(struct line *line, struct list *list, int64_t now_us)
 		line->blocked_since_us = line->blocked_since_us ? line->blocked_since_us : now_us;
 	else
 		line_unblock(line, now_us);
-	if (list)
-		list_push(list, &line->node);
+	list_push(list, &line->node);
 	part_place(part);
 }
 
@@ -82,6 +85,8 @@ static struct line *line_get(struct admit_part *part, struct host *host)
 static void line_free(struct line *line, int64_t now_us)
 {
 	list_remove(&line->node);
+	if (line->is_seen)
+		host_drop_partition(line->host);
 	HASH_DEL(line->part->lines, line);
 	host_drop_ref(line->host, now_us);
 	free(line);
@@ -95,6 +100,7 @@ void admit_init(struct admit *adm, int32_t inflight_max, int32_t part_inflight_m
 			      .ctx = ctx};
 	list_init(&adm->ready);
 	list_init(&adm->resting);
+	list_init(&adm->empty);
 	heap_init(&adm->timers);
 	adm->hosts = hosts_new();
 }
@@ -212,7 +218,11 @@ void admit_wait(struct admit_part *part, struct turn *turn, struct host *host, i
 	list_push(turn->had_turn ? &line->again : &line->fresh, &turn->node);
 	part->waiting++;
 	part->admit->waiting++;
-	if (!line->node.list)
+	if (!turn->had_turn && !line->is_seen) {
+		line->is_seen = true;
+		host_add_partition(host);
+	}
+	if (!line->node.list || line->node.list == &part->admit->empty)
 		line_place(line, &part->ready, now_us);
 }
 
@@ -227,8 +237,10 @@ void admit_leave(struct turn *turn, int64_t now_us)
 	turn->line = NULL;
 	line->part->waiting--;
 	line->part->admit->waiting--;
-	if (!line_first(line))
-		line_place(line, NULL, now_us);
+	if (line_first(line))
+		return;
+	line->empty_since_us = now_us;
+	line_place(line, &line->part->admit->empty, now_us);
 }
 
 static void turn_start(struct turn *turn, int64_t now_us)
@@ -239,6 +251,7 @@ static void turn_start(struct turn *turn, int64_t now_us)
 	turn->had_turn = true;
 	turn->has_slots = true;
 	turn->is_down = false;
+	turn->started_us = now_us;
 	turn->host_slot = host_start(turn->host, now_us);
 	part->inflight++;
 	part->admit->inflight++;
@@ -343,10 +356,22 @@ bool admit_release(struct turn *turn, int64_t now_us, enum host_report report, i
 	turn->has_slots = false;
 	part->inflight--;
 	part->admit->inflight--;
-	bool opened = host_finish(turn->host, now_us, report, err);
+	bool opened = host_finish(turn->host, turn->started_us, now_us, report, err);
 	host_wake(part->admit, turn->host, now_us);
 	part_place(part);
 	return opened;
+}
+
+void admit_sweep(struct admit *adm, int64_t now_us, size_t max)
+{
+	struct line *line;
+
+	for (size_t i = 0; i < max && (line = LIST_ENTRY(list_first(&adm->empty), struct line, node)); i++) {
+		if (line->empty_since_us + LINE_KEEP_US > now_us)
+			break;
+		line_free(line, now_us);
+	}
+	hosts_sweep(adm->hosts, now_us, max);
 }
 
 void admit_tick(struct admit *adm, int64_t now_us)

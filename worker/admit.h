@@ -26,6 +26,7 @@ struct turn {
 	struct admit_part *part;
 	int64_t since_us, politeness_us; /* politeness: total time that its host was what it waited for */
 	int64_t host_blocked_us;         /* private */
+	int64_t started_us;              /* when the slots were taken */
 	int32_t host_slot;               /* transfers that the host had in flight at the start */
 	bool had_turn;                   /* set by the first admit_next */
 	bool has_slots, is_resolving, is_down;
@@ -48,6 +49,7 @@ struct admit {
 	struct list ready;   /* partitions with a ready line and a free slot */
 	struct list resting; /* the others */
 	struct heap timers;  /* hosts whose time comes */
+	struct list empty;   /* lines without a turn, oldest first */
 	struct hosts *hosts;
 	int32_t inflight, resolving, waiting;
 	int32_t inflight_max, part_inflight_max;
@@ -80,6 +82,8 @@ void admit_set_resolving(struct turn *turn, bool is_resolving);
 /* Gives all slots back. True when the host's breaker opened. */
 bool admit_release(struct turn *turn, int64_t now_us, enum host_report report, int err);
 
+/* Forgets up to max lines and hosts that were idle long enough. */
+void admit_sweep(struct admit *adm, int64_t now_us, size_t max);
 /* Hosts whose time came: their lines are looked at again. */
 void admit_tick(struct admit *adm, int64_t now_us);
 /* When to call admit_tick next; INT64_MAX = never. */

@@ -1,12 +1,20 @@
 #include "host.h"
 
+#include "clock.h"
+
 #include <uthash.h>
 
 #define NEVER_US (INT64_MIN / 2)
+/* Starts a second: the slowest, by how much a good answer makes it faster, and what a host that was asked less often gets back to. */
+#define PACE_MIN 1.0
+#define PACE_STEP 0.5
+#define PACE_SURE 10.0
 
 struct hosts {
 	struct host *by_key;
 	struct list idle; /* nobody holds them; oldest first */
+	struct list slowed, down; /* host->trouble; the last to get there last */
+	struct hosts_counts counts;
 	int64_t era_us;   /* the last rebalance: as a start of every host */
 };
 
@@ -23,6 +31,19 @@ struct host {
 	int64_t hold_until_us;
 	int32_t inflight;
 
+	int32_t partitions; /* that have jobs for it */
+	struct list_node trouble; /* on hosts->slowed or hosts->down */
+
+	/* how fast it was asked: starts in the second before this one, and in this one */
+	int64_t second_us;
+	int32_t starts_before, starts;
+
+	/* adaptive */
+	double pace, pace_before; /* starts a second while it is slowed, and where that ends; 0 = it is not */
+	int32_t strikes;          /* without a good answer since */
+	int64_t strike_at_us;
+	int strike_status;
+
 	/* breaker */
 	int32_t failures; /* in a row */
 	bool is_open, is_probing;
@@ -34,9 +55,11 @@ struct host {
 /* Between two starts; 0 = no limit. */
 static int64_t host_interval_us(const struct host *host)
 {
-	int64_t rate_us = host->opts->host_rate > 0 ? (int64_t)(1e6 / host->opts->host_rate) : 0;
+	double rate = host->opts->host_rate;
 
-	return MAX(rate_us, host->delay_us);
+	if (host->pace > 0 && (rate <= 0 || host->pace < rate))
+		rate = host->pace;
+	return MAX(rate > 0 ? (int64_t)(1e6 / rate) : 0, host->delay_us);
 }
 
 /* When the bucket has its token. */
@@ -52,6 +75,8 @@ struct hosts *hosts_new(void)
 	struct hosts *hosts = xcalloc(1, sizeof(*hosts));
 
 	list_init(&hosts->idle);
+	list_init(&hosts->slowed);
+	list_init(&hosts->down);
 	hosts->era_us = NEVER_US;
 	return hosts;
 }
@@ -60,6 +85,7 @@ static void host_free(struct host *host)
 {
 	HASH_DEL(host->hosts->by_key, host);
 	list_remove(&host->node);
+	list_remove(&host->trouble);
 	free(host);
 }
 
@@ -88,7 +114,7 @@ struct host *hosts_get(struct hosts *hosts, const char *key, const struct host_o
 	host->opts = opts;
 	host->idle_since_us = now_us;
 	list_init(&host->lines);
-	host->last_start_us = NEVER_US;
+	host->last_start_us = host->strike_at_us = host->second_us = NEVER_US;
 	HASH_ADD_KEYPTR(hh, hosts->by_key, host->key, len, host);
 	list_push(&hosts->idle, &host->node);
 	return host;
@@ -104,10 +130,10 @@ void hosts_new_era(struct hosts *hosts, int64_t now_us)
 	hosts->era_us = now_us;
 }
 
-/* What it knows would be lost: a breaker, a hold or a token that is not back yet, or a timer that still names it. */
+/* What it knows would be lost: when a probe, a hold's end or a token is due, or a timer that still names it. */
 static bool host_is_forgettable(const struct host *host, int64_t now_us)
 {
-	return !host->is_open && !host->timer.place && host->hold_until_us <= now_us && host_token_us(host) <= now_us;
+	return !(host->is_open && now_us < host->probe_at_us) && !host->timer.place && host->hold_until_us <= now_us && host_token_us(host) <= now_us;
 }
 
 void hosts_sweep(struct hosts *hosts, int64_t now_us, size_t max)
@@ -174,7 +200,7 @@ enum host_answer host_ask(const struct host *host, int64_t now_us, int64_t *ret_
 	*ret_wake_us = INT64_MAX;
 	if (host->is_open && (host->is_probing || now_us < host->probe_at_us))
 		return HOST_IS_DOWN;
-	if (host->inflight >= host->opts->host_inflight)
+	if (host->inflight >= host_inflight_max(host))
 		return HOST_WAITS;
 	int64_t at_us = MAX(host->hold_until_us, host_token_us(host));
 	if (now_us < at_us) {
@@ -184,19 +210,84 @@ enum host_answer host_ask(const struct host *host, int64_t now_us, int64_t *ret_
 	return HOST_MAY_START;
 }
 
+static void count_start(struct host *host, int64_t now_us)
+{
+	int64_t passed_us = now_us - host->second_us;
+
+	if (passed_us >= US_PER_S) {
+		host->starts_before = passed_us < 2 * US_PER_S ? host->starts : 0;
+		host->starts = 0;
+		host->second_us = now_us;
+	}
+	host->starts++;
+}
+
 int32_t host_start(struct host *host, int64_t now_us)
 {
 	if (host->is_open)
 		host->is_probing = true;
 	host->last_start_us = now_us;
+	count_start(host, now_us);
 	host_hold_ref(host);
 	return host->inflight++;
+}
+
+/* The list says its state. */
+static void host_place(struct host *host)
+{
+	struct hosts *hosts = host->hosts;
+	struct list *list = host->is_open ? &hosts->down : host->pace > 0 ? &hosts->slowed : NULL;
+
+	if (host->trouble.list == list)
+		return;
+	list_remove(&host->trouble);
+	if (list)
+		list_push(list, &host->trouble);
 }
 
 static void host_reached(struct host *host)
 {
 	host->failures = 0;
 	host->is_open = host->is_probing = false;
+}
+
+/* As much faster by one good answer, and as slow at most. */
+static double pace_step(const struct host *host, double step)
+{
+	return host->opts->host_rate > 0 ? MIN(step, host->opts->host_rate / 8) : step;
+}
+
+static void host_strike(struct host *host, int64_t now_us, int status)
+{
+	double pace = MAX(host->starts, host->starts_before), rate = host->opts->host_rate;
+	int64_t hold_us = HOST_HOLD_MIN_US;
+
+	if (host->pace <= 0)
+		host->pace_before = rate > 0 ? rate : MAX(pace, PACE_SURE);
+	if (host->pace > 0)
+		pace = MIN(pace, host->pace);
+	if (rate > 0)
+		pace = MIN(pace, rate);
+	host->pace = MAX(pace / 2, pace_step(host, PACE_MIN));
+	host->strike_at_us = now_us;
+	host->strike_status = status;
+	host->hosts->counts.strikes++;
+	if (++host->strikes == 1)
+		return;
+	for (int32_t i = 2; i < host->strikes && hold_us < HOST_HOLD_MAX_US; i++)
+		hold_us *= 2;
+	hold_us = MIN(hold_us, HOST_HOLD_MAX_US);
+	host_hold_until(host, now_us + MIN(hold_us, host->opts->host_backoff_max * US_PER_MS));
+}
+
+static void host_was_good(struct host *host)
+{
+	host->strikes = 0;
+	if (host->pace <= 0)
+		return;
+	host->pace += pace_step(host, PACE_STEP);
+	if (host->pace >= host->pace_before)
+		host->pace = 0;
 }
 
 static bool host_unreachable(struct host *host, int64_t now_us, int err)
@@ -221,18 +312,23 @@ static bool host_unreachable(struct host *host, int64_t now_us, int err)
 	return true;
 }
 
-bool host_finish(struct host *host, int64_t now_us, enum host_report report, int err)
+bool host_finish(struct host *host, int64_t started_us, int64_t now_us, enum host_report report, int err)
 {
 	bool opened = false;
 
 	assert(host->inflight > 0);
 	host->inflight--;
-	if (report == HOST_REACHED)
+	if (report == HOST_REACHED || report == HOST_OVERLOADED)
 		host_reached(host);
+	if (report == HOST_OVERLOADED && started_us > host->strike_at_us)
+		host_strike(host, now_us, err);
+	else if (report == HOST_REACHED && started_us > host->strike_at_us)
+		host_was_good(host);
 	else if (report == HOST_UNREACHABLE)
 		opened = host_unreachable(host, now_us, err);
-	else
+	else if (report == HOST_NOT_TRIED)
 		host->is_probing = false;
+	host_place(host);
 	host_drop_ref(host, now_us);
 	return opened;
 }
@@ -245,6 +341,11 @@ void host_hold_until(struct host *host, int64_t until_us)
 int32_t host_inflight(const struct host *host)
 {
 	return host->inflight;
+}
+
+int32_t host_inflight_max(const struct host *host)
+{
+	return host->strikes ? 1 : (int32_t)host->opts->host_inflight;
 }
 
 int host_down_err(const struct host *host)
@@ -265,4 +366,49 @@ struct heap_node *host_timer(struct host *host)
 struct host *host_of_timer(struct heap_node *timer)
 {
 	return CONTAINER_OF(timer, struct host, timer);
+}
+
+struct hosts_counts hosts_counts(const struct hosts *hosts)
+{
+	struct hosts_counts counts = hosts->counts;
+
+	counts.slowed = hosts->slowed.len;
+	counts.down = hosts->down.len;
+	return counts;
+}
+
+static struct host_trouble trouble_of(const struct host *host, int64_t now_us)
+{
+	int64_t at_us = host->is_open ? host->probe_at_us : MAX(host->hold_until_us, host_token_us(host));
+
+	return (struct host_trouble){.key = host->key,
+				     .is_down = host->is_open,
+				     .cause = host->is_open ? host->down_err : host->strike_status,
+				     .pace = host->pace,
+				     .wait_us = MAX(at_us - now_us, 0)};
+}
+
+size_t hosts_troubled(struct hosts *hosts, int64_t now_us, struct host_trouble *out, size_t max)
+{
+	struct list *const lists[] = {&hosts->down, &hosts->slowed};
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+		for (struct list_node *node = lists[i]->head.prev; node != &lists[i]->head && n < max; node = node->prev)
+			out[n++] = trouble_of(CONTAINER_OF(node, struct host, trouble), now_us);
+	return n;
+}
+
+void host_add_partition(struct host *host)
+{
+	if (++host->partitions == 2) {
+		host->hosts->counts.spread++;
+		host->hosts->counts.spread_total++;
+	}
+}
+
+void host_drop_partition(struct host *host)
+{
+	if (--host->partitions == 1)
+		host->hosts->counts.spread--;
 }

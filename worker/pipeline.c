@@ -14,6 +14,8 @@
 #define READ_BATCH 256
 #define READS_PER_TURN 16
 #define TURNS_PER_TURN 512
+#define SWEEP_PER_TURN 16
+#define SPREAD_WARN_US (600 * US_PER_S)
 #define FAR_MS INT64_C(3155760000000) /* a hundred years */
 
 static void enqueue(struct pipeline *pl, struct task *task);
@@ -182,6 +184,22 @@ static void waited_too_long(struct pipeline *pl, struct task *task)
 		finish(pl, task, -ERR_JOB_WAITED, NULL);
 }
 
+/* Two partitions may be two machines after the next rebalance, and then the host's limits count on each of them. */
+static void note_spread(struct pipeline *pl, const struct host *host)
+{
+	uint64_t n = hosts_counts(pl->admit.hosts).spread_total;
+	int64_t now_us = loop_now_us(pl->loop);
+
+	if (n == pl->n_spread)
+		return;
+	pl->n_spread = n;
+	if (now_us < pl->spread_warned_us + SPREAD_WARN_US && pl->spread_warned_us)
+		return;
+	pl->spread_warned_us = now_us;
+	log_warn(pl->log, "jobs of one host come from more than one partition: key jobs by host, or its limits count for each worker alone",
+		 LOG_STR("host", host_key(host)));
+}
+
 static void enqueue(struct pipeline *pl, struct task *task)
 {
 	int64_t now_us = loop_now_us(pl->loop), until_us = waiting_until_us(pl, task), delay_us;
@@ -208,6 +226,7 @@ static void enqueue(struct pipeline *pl, struct task *task)
 		host_set_delay(host, delay_us);
 	task_set_state(&pl->tasks, task, TASK_WAITING);
 	admit_wait(&task->partition->admit, &task->turn, host, now_us);
+	note_spread(pl, host);
 }
 
 /* Those whose robots.txt is known by now go on; where who asked gave up, the next one asks. */
@@ -392,8 +411,10 @@ static void observe(struct pipeline *pl, const struct response *resp)
 	metrics->wire_bytes += (uint64_t)resp->wire_length;
 }
 
-static enum host_report report_of(int err)
+static enum host_report report_of(int err, int status)
 {
+	if (!err && (status == 429 || status == 503))
+		return HOST_OVERLOADED;
 	if (err == -ERR_ADDRESS_DENIED || err == -ERR_PROXY_FAILED || err == -ERR_CONNECT_NO_FDS || err_outcome(err) == OUTCOME_DNS ||
 	    err_outcome(err) == OUTCOME_CANCELLED || err_outcome(err) == OUTCOME_INTERNAL)
 		return err ? HOST_NOT_TRIED : HOST_REACHED;
@@ -492,7 +513,7 @@ static void on_fetched(void *ctx, struct response *resp)
 		pl->watch->on_answer(pl->watch->ctx, task, resp);
 	if (!err)
 		note_retry_after(pl, task, resp);
-	release(pl, task, report_of(resp->err), resp->err);
+	release(pl, task, report_of(resp->err, resp->status), resp->err ? resp->err : resp->status);
 	if (task->asks_url) {
 		on_robots_fetched(pl, task, resp);
 		return;
@@ -784,7 +805,7 @@ void pipeline_turn(void *ctx)
 	admit_tick(&pl->admit, now_us);
 	read_and_start(pl);
 	pause_or_resume(pl);
-	hosts_sweep(pl->admit.hosts, now_us, 16);
+	admit_sweep(&pl->admit, now_us, SWEEP_PER_TURN);
 	pipeline_robots_trim(pl);
 	pipeline_reach_stops(pl);
 	if (pipeline_commit_due_us(pl) <= now_us)

@@ -86,6 +86,8 @@ struct pipeline {
 	struct loop_timer wake; /* the earliest of all that is due */
 	size_t task_bytes;
 	int64_t epoch;
+	uint64_t n_spread; /* hosts seen on more than one partition, as last warned of */
+	int64_t spread_warned_us;
 	uint64_t random; /* state of the back-off's generator */
 	const struct pipeline_replay *replay; /* NULL = an ordinary worker */
 	int64_t pace_us;		      /* when the next job may be started */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #define PREFETCH_BYTES_PER_PARTITION (8 * 1024 * 1024)
+#define TROUBLED_MAX 20 /* hosts shown in /status */
 
 static int64_t age_ms(int64_t now_us, int64_t since_us)
 {
@@ -87,6 +88,12 @@ static void fill_gauges(struct pipeline *pl, bool is_healthy)
 	metrics->memory_bytes = (int64_t)pipeline_bytes(pl);
 	metrics->memory_max_bytes = pl->opts->memory_max;
 	metrics->hosts = (int64_t)hosts_count(pl->admit.hosts);
+	struct hosts_counts counts = hosts_counts(pl->admit.hosts);
+	metrics->host_strikes = counts.strikes;
+	metrics->hosts_slowed = (int64_t)counts.slowed;
+	metrics->hosts_down = (int64_t)counts.down;
+	metrics->hosts_spread = (int64_t)counts.spread;
+	metrics->hosts_spread_total = counts.spread_total;
 	metrics->robots_known = (int64_t)robots_cache_count(pl->robots);
 	metrics->robots_bytes = (int64_t)robots_cache_bytes(pl->robots);
 	metrics->partitions = (int64_t)pl->partitions.len;
@@ -142,6 +149,23 @@ int report_metrics(struct pipeline *pl, struct buf *out, bool is_healthy)
 	return err;
 }
 
+static int report_troubled(const struct pipeline *pl, struct buf *out)
+{
+	struct host_trouble hosts[TROUBLED_MAX];
+	size_t n = hosts_troubled(pl->admit.hosts, loop_now_us(pl->loop), hosts, TROUBLED_MAX);
+	int err = buf_add_str(out, "],\"hosts_in_trouble\":[");
+
+	for (size_t i = 0; i < n && !err; i++) {
+		const struct host_trouble *host = &hosts[i];
+		char status[16];
+		snprintf(status, sizeof(status), "%d", host->cause);
+		err = buf_printf(out, "%s{\"host\":\"%s\",\"state\":\"%s\",\"cause\":\"%s\",\"starts_per_second\":%.2f,\"wait_ms\":%lld}",
+				 i ? "," : "", host->key, host->is_down ? "down" : "slowed",
+				 host->is_down ? err_code(host->cause) : status, host->pace, (long long)(host->wait_us / US_PER_MS));
+	}
+	return err;
+}
+
 int report_status(const struct pipeline *pl, struct buf *out, enum health_cause cause)
 {
 	const char *comma = "";
@@ -163,5 +187,7 @@ int report_status(const struct pipeline *pl, struct buf *out, enum health_cause 
 					 (long long)v[INFLIGHT], v[WINDOW_FULL] ? "true" : "false");
 		comma = ",";
 	}
+	if (!err)
+		err = report_troubled(pl, out);
 	return err ? err : buf_add_str(out, "]}\n");
 }

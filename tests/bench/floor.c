@@ -1,9 +1,9 @@
 /* floor - what the libraries alone cost: Kafka -> curl multis on libevent -> Kafka, without parsing, limits or safety.
  *
- *   floor [--lanes N] [--ca FILE] BROKERS GROUP JOBS_TOPIC RESULTS_TOPIC COUNT INFLIGHT
+ *   floor [--lanes N] [--ca FILE] [--fresh] BROKERS GROUP JOBS_TOPIC RESULTS_TOPIC COUNT INFLIGHT
  *
  * Fetches COUNT bare-URL jobs, INFLIGHT at once, produces each body under its job's key, waits for the deliveries and commits. With N
- * lanes (1) the transfers are spread over N multis as the daemon spreads them. Prints `jobs=N cpu_us=N wall_us=N` (CPU of this process
+ * lanes (1) the transfers are spread over N multis as the daemon spreads them; with --fresh each fetch opens a connection. Prints `jobs=N cpu_us=N wall_us=N` (CPU of this process
  * from the first job to the last delivery). A yardstick for tests: never a worker. */
 #include <curl/curl.h>
 #include <event2/event.h>
@@ -40,6 +40,7 @@ static struct lane lanes[LANES_MAX];
 static int n_lanes = 1;
 static unsigned under_way[HOSTS];
 static const char *ca;
+static long is_fresh;
 static rd_kafka_t *consumer, *producer;
 static rd_kafka_topic_t *results;
 static struct transfer *idle;
@@ -200,6 +201,7 @@ static void start(const rd_kafka_message_t *msg)
 	curl_easy_setopt(transfer->easy, CURLOPT_WRITEDATA, transfer);
 	curl_easy_setopt(transfer->easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(transfer->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, is_fresh);
 	if (ca) {
 		curl_easy_setopt(transfer->easy, CURLOPT_CAINFO, ca);
 		curl_easy_setopt(transfer->easy, CURLOPT_CAPATH, NULL);
@@ -268,16 +270,18 @@ static void set_up(char **argv, int inflight)
 /* The options are eaten; what is left are the six arguments. */
 static char **parse(int argc, char **argv)
 {
-	static const struct option options[] = {{"lanes", required_argument, NULL, 'l'}, {"ca", required_argument, NULL, 'c'}, {0}};
+	static const struct option options[] = {{"lanes", required_argument, NULL, 'l'}, {"ca", required_argument, NULL, 'c'}, {"fresh", no_argument, NULL, 'f'}, {0}};
 
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		if (c == 'l')
 			n_lanes = atoi(optarg);
 		else if (c == 'c')
 			ca = optarg;
+		else if (c == 'f')
+			is_fresh = 1;
 	}
 	if (argc - optind != 6 || n_lanes < 1 || n_lanes > LANES_MAX)
-		die("usage", "floor [--lanes N] [--ca FILE] BROKERS GROUP JOBS RESULTS COUNT INFLIGHT");
+		die("usage", "floor [--lanes N] [--ca FILE] [--fresh] BROKERS GROUP JOBS RESULTS COUNT INFLIGHT");
 	return argv + optind;
 }
 

@@ -31,7 +31,7 @@ static void check_host(void *ctx, struct host *host)
 	if (!sums->machine->was_reloaded)
 		IS(sums->machine, host_inflight(host), <=, cap, host_key(host));
 	/* Lines that wait for it are looked at again when a slot comes back, or at a time. */
-	if (!list_empty(host_lines(host)) && host_inflight(host) < cap && !host_timer(host)->place)
+	if (!list_empty(host_lines(host)) && host_inflight(host) < host_inflight_max(host) && !host_timer(host)->place)
 		fail("machine %d: lines wait for %s, and nothing will wake them", sums->machine->id, host_key(host));
 }
 

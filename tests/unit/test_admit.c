@@ -266,7 +266,7 @@ static void open_breaker(struct host *host)
 {
 	for (int i = 0; i < HOST_FAILURES_TO_OPEN; i++) {
 		host_start(host, T0);
-		host_finish(host, T0, HOST_UNREACHABLE, -ERR_CONNECT_REFUSED);
+		host_finish(host, T0, T0, HOST_UNREACHABLE, -ERR_CONNECT_REFUSED);
 	}
 }
 
@@ -378,7 +378,7 @@ static void unused_room_for_a_name_goes_on(void **state)
 	assert_int_equal(next(), -1);
 	admit_set_resolving(&world.jobs[0].turn, false);
 	resolve_next(2);
-	host_finish(host_of(1), T0, HOST_REACHED, 0);
+	host_finish(host_of(1), T0, T0, HOST_REACHED, 0);
 	end();
 }
 
@@ -431,6 +431,48 @@ static void new_limits(void **state)
 	end();
 }
 
+static void empty_lines_and_idle_hosts_are_forgotten(void **state)
+{
+	start(10, 10, 10);
+	for (int host = 0; host < HOSTS; host++)
+		add(0, host);
+	add(1, 0);
+	add(1, 0);
+	for (int i = 0; i < HOSTS + 1; i++)
+		assert_int_not_equal(next(), -1);
+	for (int i = 0; i < world.n_jobs; i++)
+		release(&world.jobs[i], T0);
+	assert_int_equal(hosts_counts(world.adm.hosts).spread, 1);
+	admit_sweep(&world.adm, T0 + 9 * S, 100);
+	assert_int_equal(world.adm.empty.len, HOSTS);
+	assert_int_equal(hosts_count(world.adm.hosts), HOSTS);
+	admit_sweep(&world.adm, T0 + 10 * S, 3);
+	assert_int_equal(world.adm.empty.len, HOSTS - 3);
+	admit_sweep(&world.adm, T0 + 10 * S, 100);
+	assert_int_equal(world.adm.empty.len, 0);
+	admit_sweep(&world.adm, T0 + 10 * S + HOST_FORGET_US, 100);
+	/* One job still waits in partition 1. */
+	assert_int_equal(hosts_count(world.adm.hosts), 1);
+	assert_int_equal(hosts_counts(world.adm.hosts).spread, 0);
+	end();
+}
+
+static void only_new_jobs_tell_that_a_host_is_spread(void **state)
+{
+	start(10, 10, 10);
+	add(0, 0);
+	struct job *hop = add(1, 1);
+	assert_int_equal(next() + next(), 1);
+	release(hop, T0);
+	admit_wait(&world.parts[1], &hop->turn, host_of(0), T0);
+	assert_int_equal(hosts_counts(world.adm.hosts).spread_total, 0);
+	add(1, 0);
+	add(2, 0);
+	assert_int_equal(hosts_counts(world.adm.hosts).spread, 1);
+	assert_int_equal(hosts_counts(world.adm.hosts).spread_total, 1);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -452,6 +494,8 @@ int main(void)
 		cmocka_unit_test(leaving_a_line),
 		cmocka_unit_test(taking_one_very_turn),
 		cmocka_unit_test(new_limits),
+		cmocka_unit_test(empty_lines_and_idle_hosts_are_forgotten),
+		cmocka_unit_test(only_new_jobs_tell_that_a_host_is_spread),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
