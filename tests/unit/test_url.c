@@ -102,6 +102,8 @@ static const struct good {
     {"http://0X7F.0X1/", "http://127.0.0.1/", "127.0.0.1:80", "hexadecimal in capitals", true},
     {"http://0x7f000001/", "http://127.0.0.1/", "127.0.0.1:80", "one hexadecimal number", true},
     {"http://0177.0.0.01/", "http://127.0.0.1/", "127.0.0.1:80", "octal", true},
+    {"http://127.0.0.01/", "http://127.0.0.1/", "127.0.0.1:80", "dotted, one of them octal", true},
+    {"http://255.255.255.255:8/", "http://255.255.255.255:8/", "255.255.255.255:8", "dotted, the greatest", true},
     {"http://127.0.0.1./", "http://127.0.0.1/", "127.0.0.1:80", "dotted, with a dot at the end", true},
     {"http://0x7f.1.:81/a/../b", "http://127.0.0.1:81/b", "127.0.0.1:81", "odd, with a dot at the end", true},
     {"http://%31%32%37.0.0.1/", "http://127.0.0.1/", "127.0.0.1:80", "percent-encoded", true},
