@@ -67,18 +67,24 @@ char *arena_strndup(struct arena *arena, const char *s, size_t n)
 	return out;
 }
 
+/* Formatted once when it is short, as nearly all is: vsnprintf() is the dear part. */
 char *arena_printf(struct arena *arena, const char *fmt, ...)
 {
+	char text[256], *out;
 	va_list ap, again;
 
 	va_start(ap, fmt);
 	va_copy(again, ap);
-	int n = vsnprintf(NULL, 0, fmt, again);
+	int n = vsnprintf(text, sizeof(text), fmt, again);
 	va_end(again);
 	if (n < 0)
 		abort();
-	char *out = arena_alloc(arena, (size_t)n + 1);
-	vsnprintf(out, (size_t)n + 1, fmt, ap);
+	if ((size_t)n < sizeof(text)) {
+		out = arena_strndup(arena, text, (size_t)n);
+	} else {
+		out = arena_alloc(arena, (size_t)n + 1);
+		vsnprintf(out, (size_t)n + 1, fmt, ap);
+	}
 	va_end(ap);
 	return out;
 }

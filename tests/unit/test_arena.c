@@ -91,6 +91,12 @@ static void copies_end_in_a_nul(void **state)
 	assert_int_equal(copy.len, 3);
 	assert_memory_equal(copy.data, "a\0b", 4);
 	assert_string_equal(arena_printf(&arena, "%s/%d/%d", "jobs", 3, 42), "jobs/3/42");
+	/* Short text is formatted once, long text twice. */
+	for (int n = 250; n < 260; n++) {
+		char *text = arena_printf(&arena, "%0*d", n, 7);
+		assert_int_equal(strlen(text), n);
+		assert_int_equal(text[n - 1], '7');
+	}
 	arena_done(&arena);
 }
 
