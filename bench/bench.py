@@ -18,7 +18,7 @@ import shapes as what  # noqa: E402
 
 def parse():
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small sample, about two minutes")
+    parser.add_argument("--quick", action="store_true", help="a small sample: three shapes, one round")
     parser.add_argument("--shape", nargs="+", default=[], metavar="NAME", choices=list(what.BY_NAME), help="these shapes only")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", choices=list(who.CONTESTANTS), help="these contestants only")
     parser.add_argument("--rounds", type=int, help="how often (3; quick: 1)")

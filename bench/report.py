@@ -7,6 +7,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
+import plot
 import worker
 
 MIB = 1 << 20
@@ -97,6 +98,7 @@ def write(out, runs, shapes, skipped):
     out.mkdir(parents=True, exist_ok=True)
     summary = summarise(runs)
     (out / "bench.json").write_text(json.dumps({"machine": machine(), "skipped": skipped, "runs": runs, "summary": summary}, indent=1))
+    plot.write(out, summary)
     text = table(summary, runs, shapes)
     (out / "bench.md").write_text(text)
     return text
