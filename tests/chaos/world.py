@@ -1,6 +1,5 @@
 """Workers under load on one broker, each behind its own link of the proxy, and a reader of what they say."""
 
-import os
 import time
 
 import proc
@@ -13,27 +12,6 @@ OUTSTANDING = 1500  # jobs that are produced and have no result: enough for all 
 EXIT_S = 40
 SILENCE_S = 30
 WORKING_MS = 500
-
-
-class PipedWorker(worker_process.Worker):
-    """Its log goes into a pipe that is full and never read, and so cannot tell its port."""
-
-    def start(self):
-        os.mkfifo(self.log)
-        # Another open file description than the worker's: that one blocks.
-        self.pipe = os.open(self.log, os.O_RDWR | os.O_NONBLOCK)
-        try:
-            while os.write(self.pipe, b"." * 4096):
-                pass
-        except BlockingIOError:
-            pass
-        self.port = proc.free_port()
-        self.options.update({"http.listen": f"127.0.0.1:{self.port}", "log.level": "debug"})
-        argv = [worker_process.build_dir() / "gatherd"] + [a for k, v in self.options.items() for a in ("-o", f"{k}={v}")]
-        env = {k: v for k, v in os.environ.items() if not k.startswith("GATHERD_")}
-        self.process = proc.spawn(argv, self.log, env={**worker_process.SANITIZERS, **env})
-        self._wait(lambda: self.health("/livez")[0], 60, "http listening")
-        return self
 
 
 class World:
@@ -72,7 +50,7 @@ class World:
             options["kafka.group.instance.id"] = options["instance"]
         if slot in self.links:
             options["kafka.bootstrap.servers"] = f"127.0.0.1:{self.links[slot].port}"
-        kind = PipedWorker if log_pipe else worker_process.Worker
+        kind = worker_process.PipedWorker if log_pipe else worker_process.Worker
         self.workers[slot] = kind(self.dir, options, name, env=env).start()
         self.all.append(self.workers[slot])
 

@@ -82,7 +82,7 @@ class Watch:
         while not self.is_over.is_set():
             at = time.time()
             status, text = self.worker.health("/healthz")
-            if self.is_over.is_set():
+            if self.is_over.is_set() or self.worker.process.poll() is not None:
                 return
             self.n_asked += 1
             if status != 200:
@@ -95,12 +95,13 @@ class Watch:
         self.thread.join(15)
 
     def sections(self, start, end):
-        """Medians of (memory, descriptors), section by section, after the warm-up."""
+        """Medians of (memory, descriptors), section by section, after the warm-up; of one that ended before its time, to there."""
+        end = min(end, self.samples[-1][0])
         begin = start + (end - start) / 4
         step = (end - begin) / SECTIONS
         rows = []
         for i in range(SECTIONS):
-            part = [s for s in self.samples if begin + i * step <= s[0] < begin + (i + 1) * step]
+            part = [s for s in self.samples if begin + i * step <= s[0] < begin + (i + 1) * step] or self.samples
             rows.append((statistics.median(s[1] for s in part), statistics.median(s[2] for s in part)))
         return rows
 
@@ -117,7 +118,7 @@ class Side:
         self.workers = [worker_process.Worker(dir, options, f"{mode}-{i}").start() for i in (1, 2)]
         self.kinds = {}                        # source -> kind of job
         self.seen = collections.Counter()      # source -> results
-        self.outcomes = collections.Counter()  # (kind, outcome)
+        self.outcome = {}                      # source -> of its last result
         self.reader = self.topics.reader()
         self.n = 0
         self.slow_acks = []  # (from_s, to_s): of our own producer
@@ -149,7 +150,7 @@ class Side:
         for r in self.reader.records:
             source = r.result.source.partition, r.result.source.offset
             self.seen[source] += 1
-            self.outcomes[self.kinds.get(source, "?"), self.topics.outcome(r.result)] += 1
+            self.outcome[source] = self.topics.outcome(r.result)
         self.reader.records.clear()
 
     def finish(self):
@@ -161,12 +162,11 @@ class Side:
                 last = time.monotonic()
         for w in self.watches:
             w.stop()
-        self.metrics = [w.metrics() for w in self.workers]
-        self.codes = []
+        self.metrics = [w.metrics() if w.process.poll() is None else {} for w in self.workers]
+        self.early = [w.process.poll() is not None for w in self.workers]
         for w in self.workers:
             w.term()
-        for w in self.workers:
-            self.codes.append(w.wait_exit(60))
+        self.codes = [w.wait_exit(60) for w in self.workers]
         self.reader.to_end()
         self.count()
 
@@ -205,7 +205,7 @@ def run(sides, load, rate, seconds):
     """The load, in step with the clock; what the machine held up is made up for, slowly."""
     start = time.monotonic()
     due, said = 0.0, 0
-    while (now := time.monotonic() - start) < seconds:
+    while (now := time.monotonic() - start) < seconds and all(w.process.poll() is None for s in sides for w in s.workers):
         due = max(due, now * rate - rate)  # at most a second's jobs at once
         while due < now * rate:
             due += 1
@@ -234,9 +234,10 @@ def judge(side, start, end, held_up):
     wrong = []
     ledger = side.ledger()
     print(f"\n{side.mode}: " + ", ".join(f"{n} {what}" for what, n in ledger.items()))
-    print("  outcomes: " + ", ".join(f"{kind} {outcome} {n}" for (kind, outcome), n in sorted(side.outcomes.items())))
+    outcomes = collections.Counter((kind, side.outcome.get(source, "none")) for source, kind in side.kinds.items())
+    print("  outcomes: " + ", ".join(f"{kind} {outcome} {n}" for (kind, outcome), n in sorted(outcomes.items())))
     wrong += [f"{side.mode}: {n} {what}" for what, n in ledger.items() if n and what.split()[-1] in ("lost", "doubled", "unexpected")]
-    for w, metrics, code in zip(side.watches, side.metrics, side.codes, strict=True):
+    for w, metrics, code, is_early in zip(side.watches, side.metrics, side.codes, side.early, strict=True):
         rows = w.sections(start, end)
         alarms = [a for a in w.alarms if int(a[0]) not in held_up]
         lost, stalls = (int(metrics.get(f"gatherd_{m}_total", -1)) for m in ("assignments_lost", "loop_stalls"))
@@ -247,7 +248,9 @@ def judge(side, start, end, held_up):
         for cause, n in sorted(collections.Counter(text.split(":")[0] for _, _, text in w.alarms).items()):
             first = next((at, text) for at, _, text in alarms + w.alarms if text.startswith(cause))
             print(f"    {n} alarms {cause}; one at {first[0] - start:.0f} s: {first[1]}")
-        wrong += [f"{w.worker.name}: exit code {code}"] * (code != 0) + [f"{w.worker.name}: {len(alarms)} false alarms"] * bool(alarms)
+        if code or is_early:
+            wrong.append(f"{w.worker.name}: ended with {code}\n{proc.tail(w.worker.log, 5)}")
+        wrong += [f"{w.worker.name}: {len(alarms)} false alarms"] * bool(alarms)
         for what, values, most in (("memory", [m for m, _ in rows], MEMORY_BYTES), ("descriptors", [n for _, n in rows], FDS)):
             if values[-1] - max(values[:SECTIONS // 2]) > most:
                 wrong.append(f"{w.worker.name}: {what} grow")

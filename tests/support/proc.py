@@ -77,6 +77,8 @@ def wait_until(question, timeout_s, what, proc=None, step_s=0.05):
 
 def tail(path, lines=40):
     """The last lines of a log file, for a failure's message."""
+    if not os.path.isfile(path):
+        return "(no file)"  # a pipe would be read for ever
     try:
         with open(path, errors="replace") as f:
             return "".join(f.readlines()[-lines:])
