@@ -236,7 +236,9 @@ def memory(world, f):
 
 
 def clock_jump(world, f):
-    """The time of day jumps away and back under one process; how long something takes is counted right."""
+    """The time of day jumps ahead and back under one process; how long something takes is counted right. Never to before the real
+    time: libfaketime does not know C11's cnd_timedwait, so each wait of librdkafka would end at once there, as no real jump makes
+    it."""
     clock = world.dir / f"clock-{f.number}"
     clock.write_text("+0")
     world.leave_for(f.slot)
@@ -300,7 +302,7 @@ KINDS = {
     "log_pipe_full": Kind(log_pipe_full, {}, SLOTS, False, 6),
     "descriptors": Kind(descriptors, {"for_s": one_of(2, 8.4)}, SLOTS, False, 11),
     "memory": Kind(memory, {"spare": one_of(0, 0, 1 << 20, 8 << 20), "for_s": between(2, 4)}, SLOTS, False, 10),
-    "clock_jump": Kind(clock_jump, {"by_s": one_of(-86400, -3600, 3600, 86400), "for_s": between(1.5, 2.5)}, SLOTS, False, 8),
+    "clock_jump": Kind(clock_jump, {"by_s": one_of(3600, 86400), "for_s": between(1.5, 2.5)}, SLOTS, False, 8),
 }
 # A clock that jumps makes librdkafka 2.0.2 end the process with an assertion of its own (rdkafka_txnmgr.c, "Invalid transaction state
 # transition") in about one of five: what is behind it is not found yet.
