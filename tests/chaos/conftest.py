@@ -27,7 +27,8 @@ PARTITIONS = 8
 # What each test is meant to take, relative to the others: the time that there is, is shared out by it. Of those that take turns
 # only as many run as it is enough for, at least one, drawn from the seed.
 WEIGHTS = {"test_graceful": 14, "test_hard": 24, "test_hard_exactly_once": 26, "test_seeded_runs": 40}
-IN_TURN = {"test_three_kills": 30, "test_three_kills_exactly_once": 40, "test_broker_back": 40}
+IN_TURN = {"test_three_kills": 30, "test_three_kills_exactly_once": 40, "test_broker_back": 60, "test_cluster": 120,
+           "test_cluster_exactly_once": 120}
 
 
 def seed_of_run():
@@ -134,6 +135,12 @@ class Worlds:
             self.close(w)
             self.made.remove(w)
 
+    def end(self, has_failed):
+        for w in self.made:
+            if has_failed:
+                print(w.logs())
+            self.close(w)
+
     def close(self, w):
         w.stop_all()
         w.topics.delete("jobs", "results")
@@ -148,7 +155,4 @@ class Worlds:
 def make_world(request, net, nginx, protos, tmp_path):
     worlds = Worlds(*net, nginx, protos, tmp_path, request.node.name)
     yield worlds
-    for w in worlds.made:
-        if getattr(request.node, "failed", False):
-            print(w.logs())
-        worlds.close(w)
+    worlds.end(getattr(request.node, "failed", False))

@@ -44,6 +44,7 @@ class Fault:
     since_ms: float = None
     overlaps: bool = False  # the next one does not wait until this one is over
     dead: str = None  # whom it killed
+    limit_s: float = None  # for its recovery, where it is not its kind's
     note: str = None  # what came of it, if that is not known beforehand
     risks: list = field(default_factory=list)
 
@@ -72,6 +73,7 @@ class Pulse:
         self.broker = broker
         self.stalls = []  # (from_ms, to_ms)
         self.waited = []  # (at_ms, waited_us())
+        self.round_trips = []
         self.is_over = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -79,7 +81,8 @@ class Pulse:
         while not self.is_over.is_set():
             from_ms = now_ms()
             self.waited.append((from_ms, waited_us()))
-            kafka.answers(self.broker.port, 30)
+            if kafka.answers(self.broker.port, 30):
+                self.round_trips.append(now_ms() - from_ms)
             self.is_over.wait(PULSE_S)
             if now_ms() - from_ms > (STALL_S + PULSE_S) * 1000:
                 self.stalls.append((from_ms, now_ms()))
@@ -309,14 +312,14 @@ KINDS = {
 IN_TRANSACTIONS = [kind for kind in KINDS if kind != "clock_jump"]
 
 
-def plan(seed, name, kinds, first=1):
-    """The faults of one run, each kind once (or as often as it is listed), in the seed's order."""
+def plan(seed, name, names, first=1, kinds=KINDS):
+    """The faults of one run, each kind once (or as often as it is named), in the seed's order."""
     rng = random.Random(f"{seed}/{name}")
-    kinds = list(kinds)
-    rng.shuffle(kinds)
-    return [Fault(i, kind, rng.choice(KINDS[kind].slots), round(rng.uniform(0.5, 1.5), 2),
-                  {name: draw(rng) for name, draw in KINDS[kind].draw.items()})
-            for i, kind in enumerate(kinds, first)]
+    names = list(names)
+    rng.shuffle(names)
+    return [Fault(i, n, rng.choice(kinds[n].slots), round(rng.uniform(0.5, 1.5), 2),
+                  {name: draw(rng) for name, draw in kinds[n].draw.items()})
+            for i, n in enumerate(names, first)]
 
 
 def short_plan(seed, seconds):

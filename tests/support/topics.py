@@ -47,7 +47,18 @@ class Record:
 def ends_of(consumer, topic):
     """{partition: where the next record will lie}; nothing when there is no such topic."""
     found = consumer.list_topics(timeout=30).topics.get(topic)
-    return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), 30)[1] for p in sorted(found.partitions)} if found else {}
+    return {p: end_of(consumer, topic, p) for p in sorted(found.partitions)} if found else {}
+
+
+def end_of(consumer, topic, partition):
+    """A broker of several may not have heard yet that it leads this one, or that it does not any more."""
+    for attempt in range(30):
+        try:
+            return consumer.get_watermark_offsets(TopicPartition(topic, partition), 30)[1]
+        except KafkaException as e:
+            if attempt == 29 or e.args[0].code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.NOT_LEADER_FOR_PARTITION):
+                raise
+            time.sleep(0.5)
 
 
 class Reader:
