@@ -31,6 +31,7 @@ def test_a_broker_keeps_its_records_over_stop_and_kill(own_broker, topics):
         proc.os.kill(pid, 0)
 
 
+@pytest.mark.long
 def test_three_nodes_go_on_when_one_is_killed(tmp_path, topics):
     cluster = kafka.Cluster(tmp_path / "cluster", 3)
     try:
