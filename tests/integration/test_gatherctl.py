@@ -21,7 +21,7 @@ from gatherctl import Sandbox, argv, ctl, environment, on_terminal, visible
 
 ROOT = worker.ROOT
 MAN = ROOT / "docs/man/gatherctl.1"
-COMMANDS = ("submit", "tail", "feed", "status", "offsets", "dlq", "replay", "try", "topics", "check", "sandbox")
+COMMANDS = ("submit", "tail", "feed", "status", "offsets", "dlq", "replay", "try", "topics", "check", "sandbox", "completion")
 NO_BROKER = "127.0.0.1:1"
 
 
@@ -31,13 +31,32 @@ NO_BROKER = "127.0.0.1:1"
 def test_help_has_examples_and_the_man_page_has_each_option(command):
     done = ctl(command, "--help")
     assert done.returncode == 0 and not done.stderr
-    assert f"  gatherctl {command}" in done.stdout.split("examples:")[1]
+    assert f"gatherctl {command}" in done.stdout.split("examples:")[1]
     man = MAN.read_text().replace("\\-", "-")
     options = re.findall(r"^  .{4}(--[a-z-]+)", done.stdout, re.M)
-    assert len(options) >= 4 or command == "check"
+    assert len(options) >= 4 or command in ("check", "completion")
     for option in options:
         assert option in man, f"{option} of {command} is not in gatherctl(1)"
     assert max(map(len, done.stdout.splitlines())) <= 132
+
+
+def complete(*words):
+    """What bash offers behind these words, the last of which is being typed."""
+    line = " ".join(f"'{w}'" for w in ("gatherctl", *words))
+    script = f'source <("$0" completion bash); COMP_WORDS=({line}); COMP_CWORD={len(words)}; _gatherctl; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", script, argv("x")[0]], capture_output=True, text=True, timeout=30, check=True)
+    assert not done.stderr
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_options_and_words():
+    assert {*COMMANDS, "help", "--version"} <= set(complete(""))
+    assert complete("ta") == ["tail"] and complete("tail", "--out") == ["--outcome"] and complete("tail", "--format", "") == ["json", "table"]
+    assert complete("dlq", "r") == ["redrive"] and complete("offsets", "--br") == ["--brokers"] and complete("help", "sub") == ["submit"]
+    assert complete("tail", "--topic", "") == []  # the shell's own: file names
+    for command in COMMANDS:
+        options = re.findall(r"^  .{4}(--[a-z-]+)", ctl(command, "--help").stdout, re.M)
+        assert complete(command, "--") == options
 
 
 def test_the_man_page_of_gatherd_has_each_option():

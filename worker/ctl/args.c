@@ -225,6 +225,20 @@ static void help_rows(const struct ctl_option *rows, FILE *out)
 	}
 }
 
+static void each_row(const struct ctl_option *rows, void (*fn)(void *ctx, const struct ctl_option *row), void *ctx)
+{
+	for (; rows->name; rows++)
+		fn(ctx, rows);
+}
+
+void args_each(const struct ctl_command *command, void (*fn)(void *ctx, const struct ctl_option *row), void *ctx)
+{
+	each_row(command->options, fn, ctx);
+	if (command->has_settings)
+		each_row(settings_options, fn, ctx);
+	each_row(common_options, fn, ctx);
+}
+
 void args_help(const struct ctl_command *command, FILE *out)
 {
 	fprintf(out, "gatherctl %s - %s\n\nusage: gatherctl %s %s\n\noptions:\n", command->name, command->summary,

@@ -21,7 +21,14 @@ static const struct ctl_command *const commands[] = {
     &topics_command,
     &check_command,
     &sandbox_command,
+    &completion_command,
 };
+
+const struct ctl_command *const *ctl_commands(size_t *ret_n)
+{
+	*ret_n = ARRAY_LEN(commands);
+	return commands;
+}
 
 /* The only globals: a signal handler has nowhere else to write. */
 static volatile sig_atomic_t got_signal, got_hangup;

@@ -43,6 +43,7 @@ struct ctl;
 
 struct ctl_command {
 	const char *name, *summary, *synopsis;
+	const char *words;    /* what may follow it, for the shell: "list show"; may be NULL */
 	const struct ctl_option *options;
 	size_t args_size;     /* of the struct that the options fill */
 	bool has_settings;    /* -b, -c, -o are taken and settings are loaded */
@@ -60,18 +61,22 @@ struct ctl {
 };
 
 extern const struct ctl_command submit_command, tail_command, status_command, offsets_command, dlq_command, replay_command,
-    try_command, topics_command, check_command, sandbox_command, feed_command;
+    try_command, completion_command, topics_command, check_command, sandbox_command, feed_command;
 
 /* Fills ctl's common fields and args. 0 and the place of the first argument that is no option in *ret_first; or
  * -ERR_INVALID, said on stderr. */
 int args_parse(struct ctl *ctl, int argc, char **argv, void *args, int *ret_first) MUST_CHECK;
 void args_done(struct ctl *ctl, void *args);
 void args_help(const struct ctl_command *command, FILE *out);
+/* Each option that it takes. */
+void args_each(const struct ctl_command *command, void (*fn)(void *ctx, const struct ctl_option *row), void *ctx);
 
 /* "2026-11-01T00:00Z", "2026-11-01 08:30" (local time), "2h" (ago). 0 or -ERR_INVALID. */
 int when_parse(const char *text, int64_t *ret_ms) MUST_CHECK;
 
 /* --- shared: ctl.c --- */
+
+const struct ctl_command *const *ctl_commands(size_t *ret_n);
 
 /* "gatherctl COMMAND: ..." on stderr. */
 void ctl_say(const struct ctl *ctl, const char *fmt, ...) PRINTF_LIKE(2, 3);

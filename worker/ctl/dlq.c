@@ -472,6 +472,7 @@ const struct ctl_command dlq_command = {
     .name = "dlq",
     .summary = "dead letters: list them, show one, bring them back",
     .synopsis = "list|show PARTITION/OFFSET|redrive [PARTITION/OFFSET] [OPTION]...",
+    .words = "list show redrive",
     .options = dlq_options,
     .args_size = sizeof(struct dlq_args),
     .has_settings = true,

@@ -370,6 +370,7 @@ const struct ctl_command offsets_command = {
     .name = "offsets",
     .summary = "where a group stands in its topics, or set it elsewhere",
     .synopsis = "[reset] [OPTION]...",
+    .words = "reset",
     .options = offsets_options,
     .args_size = sizeof(struct offsets_args),
     .has_settings = true,
