@@ -34,7 +34,7 @@ deps_list() {
         local clang
         clang=$(deps_clang_version)
         echo libcmocka-dev nginx-light libnginx-mod-http-echo python3 python3-venv ca-certificates valgrind strace openssl \
-            clang ${clang:+libclang-rt-$clang-dev} graphviz kcat faketime
+            clang ${clang:+libclang-rt-$clang-dev} graphviz kcat jq faketime
         ;;
     kafka) echo "$(deps_jre)" maven ca-certificates curl python3 ;;
     bench) echo wrk ;;

@@ -108,6 +108,15 @@ void admin_group_done(struct admin_group *group)
 	group->info = NULL;
 }
 
+void admin_group_print(const char *name, const struct admin_group *group)
+{
+	/* The sandbox's broker does not know the question. */
+	if (strcmp(group->state, "unknown") == 0)
+		printf("group %s: the broker does not tell its members\n\n", name);
+	else
+		printf("group %s: %s, %zu member%s\n\n", name, group->state, group->n_members, group->n_members == 1 ? "" : "s");
+}
+
 /* The answer's rows, which may come in another order, into the list's. */
 static void copy_rows(rd_kafka_topic_partition_list_t *list, const rd_kafka_topic_partition_list_t *answer)
 {

@@ -28,6 +28,8 @@ struct admin_group {
 /* 0, also for a group that is not there; or -ERR_KAFKA, -ERR_CANCELLED. */
 int admin_group(struct client *client, const char *group, struct admin_group *ret_group) MUST_CHECK;
 void admin_group_done(struct admin_group *group);
+/* "group G: Stable, 2 members" and a blank line, on stdout. */
+void admin_group_print(const char *name, const struct admin_group *group);
 
 /* What is committed of the list's partitions, filled in: offset (RD_KAFKA_OFFSET_INVALID = never), metadata. */
 int admin_committed(struct client *client, const char *group, rd_kafka_topic_partition_list_t *list) MUST_CHECK;

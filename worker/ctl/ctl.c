@@ -115,7 +115,7 @@ static void usage(FILE *out)
 	fprintf(out,
 		"\n  gatherctl COMMAND --help   options and examples of one command\n"
 		"  gatherctl --version\n\nstart here:\n"
-		"  gatherctl sandbox                              a broker and a web server to play with, no Java\n"
+		"  gatherctl sandbox                     a broker and a web server to play with\n"
 		"  gatherctl submit -b HOST:PORT https://example.com/\n"
 		"  gatherctl tail -b HOST:PORT --from-beginning\n");
 }

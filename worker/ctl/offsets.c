@@ -235,8 +235,7 @@ static void print_table(const struct offsets *offsets, const struct printer *pri
 	int64_t now_ms = clock_epoch_ms();
 	char age[32];
 
-	printf("group %s: %s, %zu member%s\n\n", offsets->group, offsets->about.state, offsets->about.n_members,
-	       offsets->about.n_members == 1 ? "" : "s");
+	admin_group_print(offsets->group, &offsets->about);
 	for (size_t i = 0; i < offsets->n; i++)
 		add_row(table, &offsets->rows[i], now_ms);
 	table_cell(table, TABLE_BOLD, "total");

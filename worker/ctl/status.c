@@ -360,8 +360,7 @@ static void print_members(const struct status *status, const struct printer *pri
 {
 	struct table *table = table_new("MEMBER CLIENT HOST");
 
-	printf("group %s: %s, %zu member%s\n\n", status->group, status->about.state, status->about.n_members,
-	       status->about.n_members == 1 ? "" : "s");
+	admin_group_print(status->group, &status->about);
 	for (size_t i = 0; i < status->about.n_members; i++) {
 		const struct rd_kafka_group_member_info *member = &status->about.info->members[i];
 
