@@ -254,10 +254,6 @@ static int dlq_list(struct dlq *dlq)
 static bool is_text(struct span bytes)
 {
 	char *clean = print_clean(bytes, 0);
-	size_t n = 0;
-
-	for (size_t i = 0; i < bytes.len; i++)
-		n += bytes.data[i] == '\n' || bytes.data[i] == '\t';
 	bool is_same = strlen(clean) == bytes.len;
 	for (size_t i = 0; is_same && i < bytes.len; i++)
 		is_same = (uint8_t)clean[i] == bytes.data[i] || bytes.data[i] == '\n' || bytes.data[i] == '\t';
