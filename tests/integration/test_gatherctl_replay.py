@@ -179,6 +179,7 @@ def test_two_processes_share_a_range_of_time(make_scene, nginx):
         assert process.returncode == 0 and "ETA" not in err and "\r" not in err, err
         said.append(json.loads(out))
     assert all(x["complete"] and x["jobs"] == x["done"] == 80 for x in said)
+    s.wait_results("shared", 80)
     s.reader.to_end()
     assert s.results_of("shared") == ids((0, 20, 60), (1, 20, 60)) and len(s.reader.records) == 80
     assert sum(x["results"] for x in said) == 80 and all(x["results"] for x in said)

@@ -116,7 +116,7 @@ def broker_frozen(t, broker, origin):
 OUTSIDE = {
     "results topic": ("no_topic", r"topic \S+\.results does not exist", no_results_topic, False),
     "jobs topic": ("no_topic", r"topic \S+\.jobs does not exist", no_jobs_topic, False),
-    "results refused": ("output_blocked", r"oldest of 3 unacknowledged results \(of \S+\.jobs\[[01]\], offset 0\) waits for \d+ s",
+    "results refused": ("output_blocked", r"oldest of 3 unacknowledged results \(of \S+\.jobs\[[01]\], offset [01]\) waits for \d+ s",
                         results_refused, False),
     "broker killed": ("no_broker", r"no broker answers: .*(refused|Disconnected|down|timed out)", broker_killed, True),
     "broker frozen": ("no_broker", r"no broker answers: .*(timed out|Timed out|timeout|down)", broker_frozen, True),

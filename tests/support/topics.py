@@ -104,8 +104,8 @@ class Reader:
 
     def to_end(self):
         """Reads all that is in the topic now: call it when its writers have ended."""
-        for p, end in ends_of(self.consumer, self.topic).items():
-            self._read_to(p, end)
+        for p in self.partitions:
+            self._read_to(p, end_of(self.consumer, self.topic, p))
         return self.records
 
     def _read_to(self, partition, end):
