@@ -482,7 +482,6 @@ class FakeWorker:
         self.server.server_close()
 
 
-@pytest.mark.short
 def test_status_of_workers(topics, broker, start_worker, origin):
     t = topics(broker.bootstrap, partitions=3)
     worker = start_worker(t.options()).wait_ready()
@@ -493,7 +492,8 @@ def test_status_of_workers(topics, broker, start_worker, origin):
     shown = json.loads(done.stdout)
     one, other = shown["workers"]
     assert (shown["state"], len(shown["members"])) == ("Stable", 1) and shown["members"][0]["host"] == "/127.0.0.1"
-    assert (one["health"], one["inflight"], one["results_per_s"], len(one["partitions"])) == ("ok", 0, 0, 3)
+    # A busy machine, or valgrind, may hold its loop up.
+    assert (one["inflight"], one["results_per_s"], len(one["partitions"])) == (0, 0, 3) and one["health"] in ("ok", "loop_lag")
     assert not other["answers"] and "connect" in other["reason"].lower()
 
     # Some thirty results a second: the rate is of a second, not since the start.
@@ -509,6 +509,7 @@ def test_status_of_workers(topics, broker, start_worker, origin):
     worker.kill()
 
 
+@pytest.mark.short
 def test_status_says_what_healthz_says(sandbox):
     """By default of the worker that the settings describe; and a port that is no gatherd's is said to be none."""
     fake = FakeWorker()
