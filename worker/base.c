@@ -36,15 +36,22 @@ char *xstrndup(const char *s, size_t n)
 	return or_abort(strndup(s, n));
 }
 
-char *xasprintf(const char *fmt, ...)
+char *xvasprintf(const char *fmt, va_list ap)
 {
 	char *out = NULL;
+	int n = vasprintf(&out, fmt, ap);
+
+	return or_abort(n < 0 ? NULL : out);
+}
+
+char *xasprintf(const char *fmt, ...)
+{
 	va_list ap;
 
 	va_start(ap, fmt);
-	int n = vasprintf(&out, fmt, ap);
+	char *out = xvasprintf(fmt, ap);
 	va_end(ap);
-	return or_abort(n < 0 ? NULL : out);
+	return out;
 }
 
 bool glob_match(const char *glob, const char *name)

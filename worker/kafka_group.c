@@ -284,28 +284,32 @@ static rd_kafka_topic_partition_list_t *not_begun(struct kafka_in *in)
 	return list;
 }
 
-void kafka_group_ask(void *ctx)
+void kafka_offsets_ask(struct kafka_in *in, rd_kafka_topic_partition_list_t *list, void *opaque)
 {
-	struct kafka_in *in = ctx;
 	char text[256];
-	rd_kafka_topic_partition_list_t *list = in->is_asking || in->revoke ? NULL : not_begun(in);
-
-	if (!list)
-		return;
 	rd_kafka_ListConsumerGroupOffsets_t *question = rd_kafka_ListConsumerGroupOffsets_new(in->group, list);
 	rd_kafka_AdminOptions_t *options =
 	    rd_kafka_AdminOptions_new(in->admin, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
-	rd_kafka_error_t *error = rd_kafka_AdminOptions_set_require_stable_offsets(options, 1);
-	if (error)
-		log_error_take(in, "require_stable_offsets", error);
+
+	log_error_take(in, "require_stable_offsets", rd_kafka_AdminOptions_set_require_stable_offsets(options, 1));
 	if (rd_kafka_AdminOptions_set_request_timeout(options, ASK_TIMEOUT_MS, text, sizeof(text)))
 		log_warn(in->log, "Kafka group error", LOG_STR("call", "request_timeout"), LOG_STR("detail", text));
-	/* Which assignment it was asked for: a later one has its own question. */
-	rd_kafka_AdminOptions_set_opaque(options, (void *)(uintptr_t)in->epoch);
+	rd_kafka_AdminOptions_set_opaque(options, opaque);
 	rd_kafka_ListConsumerGroupOffsets(in->admin, &question, 1, options, in->admin_queue);
 	rd_kafka_AdminOptions_destroy(options);
 	rd_kafka_ListConsumerGroupOffsets_destroy(question);
 	rd_kafka_topic_partition_list_destroy(list);
+}
+
+void kafka_group_ask(void *ctx)
+{
+	struct kafka_in *in = ctx;
+	rd_kafka_topic_partition_list_t *list = in->is_asking || in->revoke ? NULL : not_begun(in);
+
+	if (!list)
+		return;
+	/* Which assignment it was asked for: a later one has its own question. */
+	kafka_offsets_ask(in, list, (void *)(uintptr_t)in->epoch);
 	in->is_asking = true;
 }
 

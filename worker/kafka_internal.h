@@ -157,6 +157,8 @@ void kafka_group_on_rebalance(struct kafka_in *in, rd_kafka_event_t *ev); /* tak
 void kafka_group_on_offsets(struct kafka_in *in, rd_kafka_event_t *ev);
 void kafka_group_on_commit(struct kafka_in *in, rd_kafka_event_t *ev);
 void kafka_group_ask(void *in);
+/* Asks the group's coordinator for the stable offsets of list, which it takes; the answer comes with opaque. */
+void kafka_offsets_ask(struct kafka_in *in, rd_kafka_topic_partition_list_t *list, void *opaque);
 /* Whether we are a member of the group. Blocks: on the helper. */
 bool kafka_group_ask_joined(struct kafka_in *in);
 /* A revoke that waited for a commit's answer too long. */

@@ -7,32 +7,16 @@
 #include "offsetmap.h"
 
 #define PLAN_EVERY_US US_PER_S
-/* The most there is: a question that times out while its coordinator is away is freed, and librdkafka sends it all the
- * same once the coordinator is back, and aborts (2.0.2; its issue 4605). A broken connection is an answer, too. */
-#define PLAN_TIMEOUT_MS (3600 * 1000)
 #define SET_WORDS (OFFSETMAP_SPAN_MAX / 64)
 
 void kafka_plan_ask(void *ctx)
 {
 	struct kafka_in *in = ctx;
 	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)in->n_plan);
-	rd_kafka_AdminOptions_t *options =
-	    rd_kafka_AdminOptions_new(in->admin, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
-	char text[256];
 
 	for (size_t i = 0; i < in->n_plan; i++)
 		rd_kafka_topic_partition_list_add(list, in->plan[i].topic, in->plan[i].partition);
-	rd_kafka_ListConsumerGroupOffsets_t *question = rd_kafka_ListConsumerGroupOffsets_new(in->group, list);
-	rd_kafka_error_t *error = rd_kafka_AdminOptions_set_require_stable_offsets(options, 1);
-	if (error)
-		rd_kafka_error_destroy(error);
-	if (rd_kafka_AdminOptions_set_request_timeout(options, PLAN_TIMEOUT_MS, text, sizeof(text)))
-		log_warn(in->log, "Kafka group error", LOG_STR("call", "request_timeout"), LOG_STR("detail", text));
-	rd_kafka_AdminOptions_set_opaque(options, &in->plan_timer);
-	rd_kafka_ListConsumerGroupOffsets(in->admin, &question, 1, options, in->admin_queue);
-	rd_kafka_AdminOptions_destroy(options);
-	rd_kafka_ListConsumerGroupOffsets_destroy(question);
-	rd_kafka_topic_partition_list_destroy(list);
+	kafka_offsets_ask(in, list, &in->plan_timer);
 }
 
 static const struct kafka_range *find(const struct kafka_in *in, const rd_kafka_topic_partition_t *row)

@@ -28,12 +28,10 @@ static void add_sentence(struct buf *buf, size_t n, const char *source, const ch
 
 void draft_error(struct draft *draft, const char *source, const char *fmt, ...)
 {
-	char *text = NULL;
 	va_list ap;
 
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	char *text = xvasprintf(fmt, ap);
 	va_end(ap);
 	add_sentence(&draft->errors, draft->n_errors++, source, text);
 	free(text);
@@ -41,12 +39,10 @@ void draft_error(struct draft *draft, const char *source, const char *fmt, ...)
 
 void draft_warning(struct draft *draft, const char *source, const char *fmt, ...)
 {
-	char *text = NULL;
 	va_list ap;
 
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	char *text = xvasprintf(fmt, ap);
 	va_end(ap);
 	add_sentence(&draft->warnings, draft->n_warnings++, source, text);
 	free(text);

@@ -70,8 +70,7 @@ static void set(const char *fmt, ...)
 
 	assert(history.n_overrides < OVERRIDES_MAX);
 	va_start(ap, fmt);
-	if (vasprintf(&history.overrides[history.n_overrides++], fmt, ap) < 0)
-		abort();
+	history.overrides[history.n_overrides++] = xvasprintf(fmt, ap);
 	va_end(ap);
 }
 

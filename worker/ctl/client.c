@@ -296,6 +296,28 @@ const struct rd_kafka_metadata_topic *client_need_topic(const struct client *cli
 	return found;
 }
 
+int client_add_partitions(const struct client *client, const struct rd_kafka_metadata *md, const char *topic,
+			  rd_kafka_topic_partition_list_t *list)
+{
+	const struct rd_kafka_metadata_topic *found = client_need_topic(client, md, topic);
+
+	for (int i = 0; found && i < found->partition_cnt; i++)
+		if (!rd_kafka_topic_partition_list_find(list, topic, i))
+			rd_kafka_topic_partition_list_add(list, topic, i);
+	return found ? 0 : -ERR_NOT_FOUND;
+}
+
+rd_kafka_topic_t *client_open_topic(struct client *client, const char *topic)
+{
+	const struct rd_kafka_metadata *md;
+
+	if (client_metadata(client, &md))
+		return NULL;
+	bool is_there = client_need_topic(client, md, topic) != NULL;
+	rd_kafka_metadata_destroy(md);
+	return is_there ? rd_kafka_topic_new(client->rk, topic, NULL) : NULL;
+}
+
 void client_say_error(const struct client *client, rd_kafka_resp_err_t err, const char *what, const char *right, const char *topic)
 {
 	/* Who may write nowhere gets no producer id: then the handle has failed as a whole, and only it knows why. */

@@ -139,6 +139,11 @@ const struct rd_kafka_metadata_topic *client_topic(const struct rd_kafka_metadat
 /* The same, and says on stderr what to do when there is none. */
 const struct rd_kafka_metadata_topic *client_need_topic(const struct client *client, const struct rd_kafka_metadata *md,
 							const char *topic);
+/* Adds its partitions to list, those that are there once only. -ERR_NOT_FOUND, said as above. */
+int client_add_partitions(const struct client *client, const struct rd_kafka_metadata *md, const char *topic,
+			  rd_kafka_topic_partition_list_t *list) MUST_CHECK;
+/* Asks the cluster for it, then gives it for producing (rd_kafka_topic_destroy). NULL: said why. */
+rd_kafka_topic_t *client_open_topic(struct client *client, const char *topic) MUST_CHECK;
 /* Says that what failed with err; when the broker's ACLs are the cause, also which right on this topic is missing. */
 void client_say_error(const struct client *client, rd_kafka_resp_err_t err, const char *what, const char *right, const char *topic);
 /* What a broker's connection failed with last, "" = nothing. In buf. */

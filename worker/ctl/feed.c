@@ -77,11 +77,9 @@ static void say_text(void *ctx, char *text)
 static void say(struct feed *feed, const char *fmt, ...)
 {
 	va_list ap;
-	char *text = NULL;
 
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	char *text = xvasprintf(fmt, ap);
 	va_end(ap);
 	say_text(feed, text);
 }
@@ -428,19 +426,12 @@ static int open_topic(struct feed *feed)
 	    {"queue.buffering.max.messages", "1000000", true},
 	    {NULL, NULL, false},
 	};
-	const struct rd_kafka_metadata *md;
 
 	feed->producer = client_new(feed->ctl, KAFKA_PRODUCER, extra, on_delivered, feed);
 	if (!feed->producer)
 		return CTL_USAGE;
-	if (client_metadata(feed->producer, &md))
-		return CTL_FAILED;
-	bool is_there = client_need_topic(feed->producer, md, feed->topic_name) != NULL;
-	rd_kafka_metadata_destroy(md);
-	if (!is_there)
-		return CTL_FAILED;
-	feed->topic = rd_kafka_topic_new(client_handle(feed->producer), feed->topic_name, NULL);
-	return CTL_OK;
+	feed->topic = client_open_topic(feed->producer, feed->topic_name);
+	return feed->topic ? CTL_OK : CTL_FAILED;
 }
 
 static int64_t look_back_ms(const struct feed *feed)

@@ -51,13 +51,11 @@ static void complain(struct reader *reader, const char *fmt, ...) PRINTF_LIKE(2,
 static void complain(struct reader *reader, const char *fmt, ...)
 {
 	va_list ap;
-	char *text = NULL;
 
 	if (++reader->errors > ERRORS_SAID_MAX)
 		return;
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	char *text = xvasprintf(fmt, ap);
 	va_end(ap);
 	reader->say(reader->ctx, xasprintf("%s:%ld: %s", reader->path, reader->line, text));
 	free(text);

@@ -33,16 +33,6 @@ static const struct ctl_option offsets_options[] = {
 
 /* --- what is asked --- */
 
-static int add_topic(struct offsets *offsets, const struct rd_kafka_metadata *md, const char *name)
-{
-	const struct rd_kafka_metadata_topic *topic = client_need_topic(offsets->client, md, name);
-
-	for (int i = 0; topic && i < topic->partition_cnt; i++)
-		if (!rd_kafka_topic_partition_list_find(offsets->list, name, i))
-			rd_kafka_topic_partition_list_add(offsets->list, name, i);
-	return topic ? 0 : -ERR_NOT_FOUND;
-}
-
 static int list_partitions(struct offsets *offsets)
 {
 	const struct strlist *jobs = &offsets->ctl->settings->jobs_topic;
@@ -53,9 +43,9 @@ static int list_partitions(struct offsets *offsets)
 		return err;
 	offsets->list = rd_kafka_topic_partition_list_new(16);
 	if (offsets->args->topic)
-		err = add_topic(offsets, md, offsets->args->topic);
+		err = client_add_partitions(offsets->client, md, offsets->args->topic, offsets->list);
 	for (size_t i = 0; !err && !offsets->args->topic && i < jobs->n; i++)
-		err = add_topic(offsets, md, jobs->v[i]);
+		err = client_add_partitions(offsets->client, md, jobs->v[i], offsets->list);
 	rd_kafka_metadata_destroy(md);
 	if (err)
 		return err;

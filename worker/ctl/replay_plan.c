@@ -17,17 +17,6 @@
 
 /* --- topics --- */
 
-static int add_topic(const struct replay *replay, const struct rd_kafka_metadata *md, const char *name,
-		     rd_kafka_topic_partition_list_t *list)
-{
-	const struct rd_kafka_metadata_topic *topic = client_need_topic(replay->client, md, name);
-
-	for (int i = 0; topic && i < topic->partition_cnt; i++)
-		if (!rd_kafka_topic_partition_list_find(list, name, i))
-			rd_kafka_topic_partition_list_add(list, name, i);
-	return topic ? 0 : -ERR_NOT_FOUND;
-}
-
 static int list_topics(struct replay *replay)
 {
 	const struct strlist *names = &replay->ctl->settings->jobs_topic;
@@ -40,9 +29,9 @@ static int list_topics(struct replay *replay)
 	replay->jobs = rd_kafka_topic_partition_list_new(16);
 	replay->source = rd_kafka_topic_partition_list_new(16);
 	for (size_t i = 0; !err && i < names->n; i++)
-		err = add_topic(replay, md, names->v[i], replay->jobs);
+		err = client_add_partitions(replay->client, md, names->v[i], replay->jobs);
 	if (!err && client_topic(md, live))
-		err = add_topic(replay, md, live, replay->source);
+		err = client_add_partitions(replay->client, md, live, replay->source);
 	/* One that is not there would be waited for. */
 	if (!err && !client_need_topic(replay->client, md, replay->args->results ? replay->args->results : live))
 		err = -ERR_NOT_FOUND;

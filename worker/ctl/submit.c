@@ -455,19 +455,12 @@ static int open_topic(struct submit *submit)
 	    {"linger.ms", "5", false},
 	    {NULL, NULL, false},
 	};
-	const struct rd_kafka_metadata *md;
 
 	submit->client = client_new(submit->ctl, KAFKA_PRODUCER, extra, on_delivered, submit);
 	if (!submit->client)
 		return CTL_USAGE;
-	if (client_metadata(submit->client, &md))
-		return CTL_FAILED;
-	bool is_there = client_need_topic(submit->client, md, submit->topic_name) != NULL;
-	rd_kafka_metadata_destroy(md);
-	if (!is_there)
-		return CTL_FAILED;
-	submit->topic = rd_kafka_topic_new(client_handle(submit->client), submit->topic_name, NULL);
-	return CTL_OK;
+	submit->topic = client_open_topic(submit->client, submit->topic_name);
+	return submit->topic ? CTL_OK : CTL_FAILED;
 }
 
 /* *ret_in stays NULL when only the arguments are read. */

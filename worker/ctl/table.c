@@ -49,12 +49,10 @@ void table_free(struct table *table)
 
 void table_cell(struct table *table, const char *colour, const char *fmt, ...)
 {
-	char *text = NULL;
 	va_list ap;
 
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	char *text = xvasprintf(fmt, ap);
 	va_end(ap);
 	if (table->n == table->room) {
 		table->room = table->room ? 2 * table->room : 64;

@@ -57,11 +57,9 @@ static void say(struct try *try, const char *label, const char *colour, const ch
 static void say(struct try *try, const char *label, const char *colour, const char *fmt, ...)
 {
 	va_list ap;
-	char *text = NULL;
 
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	char *text = xvasprintf(fmt, ap);
 	va_end(ap);
 	char *clean = print_clean(span_str(text), 0);
 	bool has_colour = colour && try->printer.has_colour;
