@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #define WAIT_MAX_US (15 * US_PER_S)
+#define STOPPED_WAIT_US (2 * US_PER_S)
 /* As long as there is: a request to a coordinator that times out while that one is away makes librdkafka abort once it is back (2.0.2; its
  * issue 4605). */
 #define REQUEST_TIMEOUT_MS (3600 * 1000)
@@ -21,10 +22,17 @@ void admin_group_name(const struct ctl *ctl, const char *given, char *buf, size_
 
 rd_kafka_event_t *admin_wait(rd_kafka_queue_t *queue, bool is_change)
 {
+	int64_t end_us = clock_now_us() + WAIT_MAX_US;
 	rd_kafka_event_t *event = NULL;
+	bool is_stopped = false;
 
-	for (int64_t end_us = clock_now_us() + WAIT_MAX_US; !event && (is_change || !ctl_stopped()) && clock_now_us() < end_us;)
+	while (!event && clock_now_us() < end_us) {
+		if (ctl_stopped() && !is_stopped) {
+			is_stopped = true;
+			end_us = is_change ? MIN(end_us, clock_now_us() + STOPPED_WAIT_US) : 0;
+		}
 		event = rd_kafka_queue_poll(queue, 100);
+	}
 	return event;
 }
 
@@ -69,22 +77,35 @@ static int take_answer(struct client *client, rd_kafka_event_t *event, const cha
 	return -ERR_KAFKA;
 }
 
-int admin_group(struct client *client, const char *name, struct admin_group *ret_group)
+/* Whether that was the last word: no brokers that may answer a more patient one, no coordinator that moves. */
+static bool ask_about(struct client *client, const char *name, int wait_ms, struct admin_group *ret_group, rd_kafka_resp_err_t *ret_err)
 {
 	const struct rd_kafka_group_list *list = NULL;
 	int64_t start_us = clock_now_us();
-	rd_kafka_resp_err_t err;
+	rd_kafka_resp_err_t err = rd_kafka_list_groups(client_handle(client), name, &list, wait_ms);
+
+	if (!err && list && list->group_cnt)
+		err = list->groups[0].err;
+	admin_group_done(ret_group);
+	ret_group->list = list;
+	*ret_err = err;
+	return !err || (!is_passing(err) && clock_now_us() - start_us < wait_ms * US_PER_MS);
+}
+
+int admin_group(struct client *client, const char *name, struct admin_group *ret_group)
+{
+	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR__TIMED_OUT;
+	struct client_steps steps = {0};
+	int wait_ms;
 
 	*ret_group = (struct admin_group){.state = "unknown"};
-	do {
-		if (list)
-			rd_kafka_group_list_destroy(list);
-		list = NULL;
-		err = rd_kafka_list_groups(client_handle(client), name, &list, ADMIN_MAX_MS);
-		if (!err && list && list->group_cnt)
-			err = list->groups[0].err;
-	} while (may_retry(err, start_us));
-	ret_group->list = list;
+	while ((wait_ms = client_step(&steps, ADMIN_MAX_MS)) > 0 && !ask_about(client, name, wait_ms, ret_group, &err))
+		usleep(100 * US_PER_MS);
+	if (err && ctl_stopped()) {
+		admin_group_done(ret_group);
+		return -ERR_CANCELLED;
+	}
+	const struct rd_kafka_group_list *list = ret_group->list;
 	/* A broker that cannot tell is no reason to show nothing. */
 	if (err == RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE || err == RD_KAFKA_RESP_ERR__PARTIAL)
 		return 0;
@@ -226,17 +247,23 @@ int admin_commit(struct client *client, const char *group, rd_kafka_topic_partit
 int admin_offsets_at(struct client *client, rd_kafka_topic_partition_list_t *list, int64_t at_ms)
 {
 	rd_kafka_topic_partition_list_t *ends = NULL;
-	int err = 0;
+	struct client_steps steps = {0};
+	rd_kafka_resp_err_t failed = RD_KAFKA_RESP_ERR__TIMED_OUT;
+	int err = 0, wait_ms;
 
-	for (int i = 0; i < list->cnt; i++)
-		list->elems[i].offset = at_ms;
-	rd_kafka_resp_err_t failed = rd_kafka_offsets_for_times(client_handle(client), list, ADMIN_MAX_MS);
+	while (failed == RD_KAFKA_RESP_ERR__TIMED_OUT && (wait_ms = client_step(&steps, ADMIN_MAX_MS)) > 0) {
+		for (int i = 0; i < list->cnt; i++)
+			list->elems[i].offset = at_ms;
+		failed = rd_kafka_offsets_for_times(client_handle(client), list, wait_ms);
+	}
 	for (int i = 0; !failed && i < list->cnt; i++)
 		failed = list->elems[i].err;
+	if (failed && ctl_stopped())
+		return -ERR_CANCELLED;
 	if (failed) {
 		client_say(client, "the offsets of %s cannot be read: %s", list->cnt ? list->elems[0].topic : "no topic",
 			   rd_kafka_err2str(failed));
-		return ctl_stopped() ? -ERR_CANCELLED : -ERR_KAFKA;
+		return -ERR_KAFKA;
 	}
 	/* Nothing at or after that time: the end. */
 	for (int i = 0; !err && i < list->cnt; i++) {

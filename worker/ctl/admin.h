@@ -1,7 +1,7 @@
 /* admin - what a command asks the cluster: a group's members and commits, the offsets of partitions.
  *
- * Each call waits for its answer at most 15 s, ends early on Ctrl-C, and says on stderr what went wrong. Only calls that
- * librdkafka 2.0.2 has. Layer 5. */
+ * Each call waits for its answer at most 15 s, and says on stderr what went wrong. On Ctrl-C it ends early, silently, with
+ * -ERR_CANCELLED. Only calls that librdkafka 2.0.2 has. Layer 5. */
 #ifndef GATHERD_CTL_ADMIN_H
 #define GATHERD_CTL_ADMIN_H
 
@@ -12,8 +12,8 @@
 /* The group that --group names, else the settings' kafka.group.id. In buf. */
 void admin_group_name(const struct ctl *ctl, const char *given, char *buf, size_t size);
 
-/* Waits for one answer of the admin API. NULL (nothing for 15 s; or Ctrl-C, but not for a change, which is never left half-known), or
- * rd_kafka_event_destroy. */
+/* Waits for one answer of the admin API. NULL (nothing for 15 s; or Ctrl-C: a change has 2 s more then, or it is not known whether it was
+ * made), or rd_kafka_event_destroy. */
 rd_kafka_event_t *admin_wait(rd_kafka_queue_t *queue, bool is_change);
 
 /* Asked by rd_kafka_list_groups: after a broker that does not know DescribeGroups (the sandbox), librdkafka 2.0.2's admin call
@@ -33,7 +33,8 @@ void admin_group_print(const char *name, const struct admin_group *group);
 
 /* What is committed of the list's partitions, filled in: offset (RD_KAFKA_OFFSET_INVALID = never), metadata. */
 int admin_committed(struct client *client, const char *group, rd_kafka_topic_partition_list_t *list) MUST_CHECK;
-/* Commits the list's offsets for a group without members. Each partition's outcome is in its err. */
+/* Commits the list's offsets for a group without members. Each partition's outcome is in its err. After -ERR_CANCELLED they may be
+ * committed or not. */
 int admin_commit(struct client *client, const char *group, rd_kafka_topic_partition_list_t *list) MUST_CHECK;
 /* Sets each row's offset to that of the first record at or after this time (the end when there is none); or, with
  * RD_KAFKA_OFFSET_BEGINNING and _END, to the log's start and end. */

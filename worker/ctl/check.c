@@ -16,6 +16,7 @@ static int check_run(struct ctl *ctl, const void *raw, int argc, char **argv)
 		ctl_say(ctl, "takes no arguments: %s", argv[0]);
 		return CTL_USAGE;
 	}
+	ctl_end_at_once();
 	int failed = kafka_check(ctl->settings, stdout), code = ctl_close_stdout(ctl);
 	return failed ? CTL_FAILED : code;
 }

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #define CONNECT_MAX_MS 6000
+#define FIRST_STEP_MS 200
 
 struct client {
 	struct ctl *ctl;
@@ -252,25 +253,30 @@ static void say_no_broker(struct client *client)
 		*reason ? ": " : "", reason, kafka_conf_hint(reason));
 }
 
+int client_step(struct client_steps *steps, int max_ms)
+{
+	int64_t now_us = clock_now_us();
+
+	steps->start_us = steps->start_us ? steps->start_us : now_us;
+	steps->wait_ms = steps->wait_ms ? 2 * steps->wait_ms : FIRST_STEP_MS;
+	int64_t left_ms = max_ms - (now_us - steps->start_us) / US_PER_MS;
+	return ctl_stopped() ? 0 : (int)MAX(MIN(steps->wait_ms, left_ms), 0);
+}
+
 int client_metadata(struct client *client, const struct rd_kafka_metadata **ret_md)
 {
-	int64_t start_us = clock_now_us();
-	rd_kafka_resp_err_t err;
-	int wait_ms = 200;
+	struct client_steps steps = {0};
+	int wait_ms;
 
-	/* The call cannot be interrupted, so it is made in steps; each twice as long, for a far cluster needs more than
-	 * the first one. All topics: asking for one by name may make it. */
-	do {
-		err = rd_kafka_metadata(client->rk, 1, NULL, ret_md, wait_ms);
-		if (!err)
+	/* All topics: asking for one by name may make it. */
+	while ((wait_ms = client_step(&steps, CONNECT_MAX_MS)) > 0) {
+		if (!rd_kafka_metadata(client->rk, 1, NULL, ret_md, wait_ms))
 			return 0;
 		/* Also the pause between answers that fail at once. */
 		rd_kafka_poll(client->rk, 50);
-		if (ctl_stopped())
-			return -ERR_CANCELLED;
-		int64_t left_ms = CONNECT_MAX_MS - (clock_now_us() - start_us) / 1000;
-		wait_ms = (int)MIN(2 * wait_ms, left_ms);
-	} while (wait_ms > 0);
+	}
+	if (ctl_stopped())
+		return -ERR_CANCELLED;
 	say_no_broker(client);
 	return -ERR_KAFKA;
 }

@@ -43,15 +43,40 @@ bool ctl_stopped(void)
 	return got_signal != 0;
 }
 
-/* No SA_RESTART, so that a blocked read ends; one shot, so that a second Ctrl-C always works. */
-static void catch_signals(void)
+/* One shot, so that a second Ctrl-C always works. */
+static void catch_stop(void (*handler)(int signum), int flags)
 {
-	struct sigaction stop = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-	struct sigaction ignore = {.sa_handler = SIG_IGN};
+	struct sigaction stop = {.sa_handler = handler, .sa_flags = (int)SA_RESETHAND | flags};
 
 	sigaction(SIGINT, &stop, NULL);
 	sigaction(SIGTERM, &stop, NULL);
+}
+
+static void catch_signals(void)
+{
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+	catch_stop(on_signal, SA_RESTART);
 	sigaction(SIGPIPE, &ignore, NULL);
+}
+
+void ctl_stop_reads(bool is_wanted)
+{
+	if (!ctl_stopped())
+		catch_stop(on_signal, is_wanted ? 0 : SA_RESTART);
+}
+
+static void end_now(int signum)
+{
+	_exit(CTL_FAILED);
+}
+
+void ctl_end_at_once(void)
+{
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	catch_stop(end_now, 0);
+	if (ctl_stopped())
+		_exit(CTL_FAILED);
 }
 
 static void on_hangup(int signum)

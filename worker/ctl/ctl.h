@@ -83,6 +83,11 @@ void ctl_say(const struct ctl *ctl, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void ctl_vsay(const struct ctl *ctl, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 /* SIGINT or SIGTERM came; a second one ends the process at once. */
 bool ctl_stopped(void);
+/* Whether a signal ends a blocked read (or opening a FIFO); else it goes on, as do writes, so that no line is cut. */
+void ctl_stop_reads(bool is_wanted);
+/* From now on either signal ends the process at once, with CTL_FAILED: for what changes nothing and cannot be interrupted. Standard output
+ * is written line by line then, so that none is cut. */
+void ctl_end_at_once(void);
 /* From now on SIGHUP does not end the process: ctl_take_hangup says, once, that one came. */
 void ctl_catch_hangup(void);
 bool ctl_take_hangup(void);
@@ -131,6 +136,13 @@ rd_kafka_t *client_handle(struct client *client);
  * none crashes in librdkafka when the coordinator is another one than was thought (NOT_COORDINATOR: the first question to a new
  * cluster, a failover; its issue 5040). NULL when refused, said on stderr. */
 rd_kafka_t *client_asker(struct client *client, const char *group);
+/* For calls that cannot be interrupted: they are made again, each time with a longer patience, for a far cluster needs more than the first. */
+struct client_steps {
+	int64_t start_us; /* zeroed = fresh */
+	int wait_ms;
+};
+/* The patience of the next call, in ms; 0: all in all max_ms have passed, or Ctrl-C came. */
+int client_step(struct client_steps *steps, int max_ms);
 /* The whole cluster's metadata (rd_kafka_metadata_destroy), which also proves that a broker answers; waits at most 6 s,
  * then says in one sentence which broker did not answer and why. -ERR_KAFKA, -ERR_CANCELLED. Never makes a topic. */
 int client_metadata(struct client *client, const struct rd_kafka_metadata **ret_md) MUST_CHECK;

@@ -246,6 +246,8 @@ static int dlq_list(struct dlq *dlq)
 		printf("no dead letters in %s\n", dlq->topic_name);
 	table_free(list.table);
 	int code = ctl_close_stdout(dlq->ctl);
+	if (err == -ERR_CANCELLED && dlq->shown)
+		ctl_say(dlq->ctl, "interrupted; there may be more");
 	return err ? CTL_FAILED : code;
 }
 

@@ -2,8 +2,8 @@
  *
  * Happy path: a record -> its origin's topic and partition, byte for byte -> acknowledged -> finished in its partition's window -> after
  * each 500 the acknowledgements are waited for and the windows committed in GROUP.redrive, so that a kill repeats no more than these.
- * Failure modes: no origin, or its topic is gone -> said, left; not delivered, or Ctrl-C -> what was acknowledged is remembered, the
- * rest stays for the next run; of 500 not one delivered -> the end. */
+ * Failure modes: no origin, or its topic is gone -> said, left; not delivered, or Ctrl-C -> what is acknowledged within 2 s is
+ * remembered, the rest stays for the next run, which says how much of it may be there already; of 500 not one delivered -> the end. */
 #include "clock.h"
 #include "dlq.h"
 #include "err.h"
@@ -14,7 +14,7 @@
 
 #define UNREMEMBERED_MAX 500
 #define FAILURES_SAID_MAX 10
-#define STOPPED_FLUSH_US (5 * US_PER_S)
+#define STOPPED_FLUSH_US (2 * US_PER_S)
 #define PROGRESS_EVERY_US (200 * US_PER_MS)
 
 struct redrive {
@@ -22,6 +22,8 @@ struct redrive {
 	struct client *producer; /* NULL with --dry-run */
 	int64_t sent, acknowledged, failed, refused, progress_us;
 	int64_t remembered, failed_before; /* sent and failed, when the windows were committed last */
+	int64_t forgotten;		   /* sent, and perhaps not remembered */
+	int64_t cut_us;			   /* after Ctrl-C: reports are waited for until then; 0 = it did not come */
 	bool has_progress;
 };
 
@@ -60,6 +62,8 @@ static void on_delivered(void *ctx, const rd_kafka_message_t *msg)
 		redrive->acknowledged++;
 		if (!sent->is_again)
 			window_finish(redrive->dlq->partitions[sent->partition].win, sent->offset);
+	} else if (msg->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE || msg->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT) {
+		/* Given up on after Ctrl-C: its fate is not known. */
 	} else if (++redrive->failed <= FAILURES_SAID_MAX) {
 		clear_progress(redrive);
 		ctl_say(redrive->dlq->ctl, "%d/%lld: not delivered: %s", sent->partition, (long long)sent->offset,
@@ -71,14 +75,12 @@ static void on_delivered(void *ctx, const rd_kafka_message_t *msg)
 /* Every record has its report in the end: acknowledged, or failed after message.timeout.ms. */
 static void wait_delivered(struct redrive *redrive)
 {
-	int64_t cut_us = 0;
-
 	while (redrive->acknowledged + redrive->failed < redrive->sent) {
 		rd_kafka_poll(client_handle(redrive->producer), 100);
 		show_progress(redrive);
-		if (ctl_stopped() && !cut_us)
-			cut_us = clock_now_us() + STOPPED_FLUSH_US;
-		if (cut_us && clock_now_us() > cut_us)
+		if (ctl_stopped() && !redrive->cut_us)
+			redrive->cut_us = clock_now_us() + STOPPED_FLUSH_US;
+		if (redrive->cut_us && clock_now_us() > redrive->cut_us)
 			break;
 	}
 }
@@ -105,6 +107,8 @@ static int remember(struct redrive *redrive)
 	for (int i = 0; !err && i < list->cnt; i++)
 		err = list->elems[i].err ? -ERR_KAFKA : 0;
 	if (err)
+		redrive->forgotten = redrive->sent - redrive->remembered;
+	if (err && err != -ERR_CANCELLED)
 		ctl_say(dlq->ctl, "what was brought back cannot be remembered in group %s: a next run would do it again",
 			dlq->group);
 	rd_kafka_topic_partition_list_destroy(list);
@@ -224,21 +228,31 @@ static int redrive_one(void *ctx, const struct dead_letter_view *letter)
 
 /* --- the whole --- */
 
+static void print_counts(const struct redrive *redrive, int64_t done, int64_t unknown)
+{
+	printf("%lld dead letter%s %sbrought back, %lld not delivered, ", (long long)done, done == 1 ? "" : "s",
+	       redrive->dlq->args->dry_run ? "would be " : "", (long long)redrive->failed);
+	if (unknown)
+		printf("%lld unknown, ", (long long)unknown);
+	printf("%lld left, %lld passed over\n", (long long)redrive->refused, (long long)redrive->dlq->passed);
+}
+
 static int conclude(struct redrive *redrive, int err)
 {
 	const struct dlq *dlq = redrive->dlq;
 	bool is_dry = dlq->args->dry_run;
-	int64_t done = is_dry ? redrive->sent : redrive->acknowledged, open = redrive->sent - done;
+	int64_t done = is_dry ? redrive->sent : redrive->acknowledged, open = redrive->sent - done, unknown = open - redrive->failed;
+	int64_t in_doubt = redrive->forgotten ? redrive->forgotten : unknown;
 
 	if (dlq->args->json)
 		print_json(stdout, json_pack("{s:b,s:I,s:I,s:I,s:I}", "dry_run", (int)is_dry, "redriven", (json_int_t)done,
 					     "failed", (json_int_t)open, "refused", (json_int_t)redrive->refused,
 					     "passed_over", (json_int_t)dlq->passed));
 	else
-		printf("%lld dead letter%s %sbrought back, %lld not delivered, %lld left, %lld passed over\n", (long long)done,
-		       done == 1 ? "" : "s", is_dry ? "would be " : "", (long long)open, (long long)redrive->refused,
-		       (long long)dlq->passed);
-	if (ctl_stopped())
+		print_counts(redrive, done, unknown);
+	if (ctl_stopped() && in_doubt)
+		ctl_say(dlq->ctl, "interrupted; run it again for the rest, of which %lld may be back already", (long long)in_doubt);
+	else if (ctl_stopped())
 		ctl_say(dlq->ctl, "interrupted; run it again for the rest");
 	int code = ctl_close_stdout(dlq->ctl);
 	bool found_none = dlq->wanted_partition >= 0 && !redrive->sent && !redrive->refused;

@@ -483,8 +483,11 @@ static int feed_run(struct ctl *ctl, const void *raw, int argc, char **argv)
 		return CTL_USAGE;
 	}
 	feed.path = argv[0];
-	if (sources_read(feed.path, args, ctl->settings, say_text, &feed, &feed.sources))
-		return CTL_USAGE;
+	ctl_stop_reads(true);
+	int code = sources_read(feed.path, args, ctl->settings, say_text, &feed, &feed.sources);
+	if (code)
+		return code == -ERR_CANCELLED ? CTL_FAILED : CTL_USAGE;
+	ctl_stop_reads(false);
 	ctl_catch_hangup();
 	schedule_init(&feed.sched);
 	feed.topic_name = args->topic		      ? args->topic
@@ -493,7 +496,7 @@ static int feed_run(struct ctl *ctl, const void *raw, int argc, char **argv)
 	feed.results_name = args->results ? args->results : ctl->settings->results_topic;
 	feed.start_us = clock_now_us();
 	feed.look_us = feed.start_us + SAY_EVERY_US;
-	int code = open_all(&feed);
+	code = open_all(&feed);
 	if (!code) {
 		feed.report = feed_report_new(args);
 		run(&feed);

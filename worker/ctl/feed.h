@@ -47,7 +47,8 @@ struct source {
 /* A line for people. Takes the text. */
 typedef void (*feed_say_fn)(void *ctx, char *text);
 
-/* Reads the file of sources; all that is wrong with it is said. 0 and a table (sources_free); or -ERR_INVALID. */
+/* Reads the file of sources; all that is wrong with it is said. 0 and a table (sources_free); or -ERR_INVALID; after Ctrl-C
+ * -ERR_CANCELLED, silently. */
 int sources_read(const char *path, const struct feed_args *args, const struct options *settings, feed_say_fn say, void *ctx,
 		 struct source **ret_sources) MUST_CHECK;
 void source_free(struct source *source);

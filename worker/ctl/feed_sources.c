@@ -414,7 +414,7 @@ static void read_all(struct reader *reader, FILE *in)
 		reader->line++;
 		read_line(reader, trim(line));
 	}
-	if (ferror(in))
+	if (ferror(in) && !ctl_stopped())
 		complain(reader, "cannot be read on: %s", strerror(errno));
 	end_section(reader);
 	free(line);
@@ -441,13 +441,13 @@ int sources_read(const char *path, const struct feed_args *args, const struct op
 		fclose(in);
 	if (reader.errors > ERRORS_SAID_MAX)
 		say(ctx, xasprintf("%s: and %d more like these", reader.path, reader.errors - ERRORS_SAID_MAX));
-	if (!reader.errors && !reader.sources) {
+	if (!reader.errors && !reader.sources && !ctl_stopped()) {
 		say(ctx, xasprintf("%s: there is no source in it", reader.path));
 		reader.errors++;
 	}
-	if (reader.errors) {
+	if (reader.errors || ctl_stopped()) {
 		sources_free(&reader.sources);
-		return -ERR_INVALID;
+		return reader.errors ? -ERR_INVALID : -ERR_CANCELLED;
 	}
 	*ret_sources = reader.sources;
 	return 0;

@@ -313,7 +313,7 @@ static int work(struct offsets *offsets, bool is_reset)
 		err = admin_group(offsets->client, offsets->group, &offsets->about);
 	if (!err)
 		err = read_rows(offsets);
-	if (err)
+	if (err || ctl_stopped())
 		return CTL_FAILED;
 	if (is_reset)
 		return offsets_reset(offsets);

@@ -149,6 +149,8 @@ static int commit(struct offsets *offsets)
 			rd_kafka_topic_partition_list_add(list, offsets->rows[i].topic, offsets->rows[i].partition)->offset =
 			    offsets->rows[i].target;
 	int err = admin_commit(offsets->client, offsets->group, list);
+	if (err == -ERR_CANCELLED && ctl_stopped())
+		ctl_say(offsets->ctl, "interrupted before the broker answered: group %s may be set or not; see `gatherctl offsets`", offsets->group);
 	for (int i = 0; !err && i < list->cnt; i++) {
 		if (!list->elems[i].err)
 			continue;

@@ -157,7 +157,7 @@ static int sandbox_run(struct ctl *ctl, const void *raw, int argc, char **argv)
 		return CTL_USAGE;
 	}
 	if (!start_broker(&sandbox, (int)args->partitions) && !start_loop(&sandbox))
-		code = serve(&sandbox, args);
+		code = ctl_stopped() ? CTL_OK : serve(&sandbox, args); /* before the loop was there to hear of it */
 	stop(&sandbox);
 	return code;
 }

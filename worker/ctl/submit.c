@@ -491,6 +491,7 @@ static int submit_run(struct ctl *ctl, const void *raw, int argc, char **argv)
 	submit.topic_name = args->topic			  ? args->topic
 			    : ctl->settings->jobs_topic.n ? ctl->settings->jobs_topic.v[0]
 							  : "jobs";
+	ctl_stop_reads(true);
 	int code = open_input(&submit, argc, &in);
 	if (code)
 		return code;

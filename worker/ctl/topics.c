@@ -237,6 +237,8 @@ static int create_missing(struct topics *topics)
 		if (event)
 			ctl_say(topics->ctl, "the broker did not create the topics: %s",
 				rd_kafka_event_error_string(event));
+		else if (ctl_stopped())
+			ctl_say(topics->ctl, "interrupted before the broker answered: see `gatherctl topics --check`");
 		err = -ERR_KAFKA;
 	}
 	if (event)
@@ -316,7 +318,9 @@ static void check_existing(struct topics *topics)
 	}
 	for (size_t i = 0; !n_told && i < topics->n; i++)
 		if (topics->rows[i].state == TOPIC_EXISTED)
-			add_note(&topics->rows[i], false, "its settings could not be read (DescribeConfigs)");
+			add_note(&topics->rows[i], false,
+				 ctl_stopped() ? "interrupted before it was compared"
+					       : "its settings could not be read (DescribeConfigs)");
 	if (event)
 		rd_kafka_event_destroy(event);
 	rd_kafka_AdminOptions_destroy(options);
@@ -368,7 +372,7 @@ static int work(struct topics *topics)
 		n_good += is_good(&topics->rows[i]);
 	}
 	int code = ctl_close_stdout(topics->ctl);
-	return n_good == topics->n ? code : CTL_FAILED;
+	return n_good == topics->n && !ctl_stopped() ? code : CTL_FAILED;
 }
 
 static int topics_run(struct ctl *ctl, const void *raw, int argc, char **argv)
