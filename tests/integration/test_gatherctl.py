@@ -9,7 +9,6 @@ import socket
 import subprocess
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
@@ -594,19 +593,6 @@ def test_submit_gatherd_tail(sandbox, start_worker):
     assert got == expected
 
 
-def left_behind(session):
-    """Processes of a session that still run."""
-    left = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            left.append(stat.parent.name)
-    return left
-
-
 def run_quickstart(*args, timeout_s):
     child = subprocess.Popen([ROOT / "quickstart", *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment())
@@ -616,7 +602,7 @@ def run_quickstart(*args, timeout_s):
         child.terminate()
         out, _ = child.communicate(timeout=90)
         raise AssertionError(f"not within {timeout_s} s:\n{out}") from None
-    assert not left_behind(child.pid)
+    assert not proc.left_behind(child.pid)
     return child.returncode, out
 
 
@@ -647,7 +633,7 @@ def test_quickstart_ends_with_a_signal():
     child.terminate()
     child.stdout.read()
     assert child.wait(90) == 143
-    assert not left_behind(child.pid)
+    assert not proc.left_behind(child.pid)
 
 
 def test_quickstart_usage():

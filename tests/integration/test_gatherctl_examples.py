@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 
+import pytest
+
 import proc
 import worker
 from gatherctl import ctl, environment
@@ -23,7 +25,8 @@ class Shell:
     """Runs lines of the man page in a directory of their own, with the settings that name this test's topics."""
 
     def __init__(self, dir, topics, origin):
-        self.dir, self.bootstrap, self.origin = dir, topics.bootstrap, origin
+        self.dir, self.topics, self.bootstrap, self.origin = dir, topics, topics.bootstrap, origin
+        self.children = []
         keys = {"jobs.topic": topics.name("man-jobs"), "results.topic": topics.name("man-results"),
                 "dead_letter.topic": topics.name("man-dead"),
                 "kafka.group.id": topics.prefix, "guard.allow": "127.0.0.0/8"}
@@ -33,8 +36,17 @@ class Shell:
     def start(self, line, stdout=subprocess.PIPE):
         line = line.replace("localhost:9092", self.bootstrap).replace("https://example.com/", f"{self.origin.url}/ok")
         env = environment(PATH=f"{worker.build_dir()}:{os.environ['PATH']}", **self.keys)
-        return subprocess.Popen(["bash", "-o", "pipefail", "-c", line], cwd=self.dir, env=env, stdin=subprocess.DEVNULL, stdout=stdout,
-                                stderr=subprocess.PIPE, text=True, start_new_session=True)
+        child = subprocess.Popen(["bash", "-o", "pipefail", "-c", line], cwd=self.dir, env=env, stdin=subprocess.DEVNULL, stdout=stdout,
+                                 stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self.children.append(child)
+        return child
+
+    def end(self):
+        """Nothing that a line started goes on, however the test ended."""
+        for child in self.children:
+            for pid in proc.left_behind(child.pid):
+                os.kill(pid, signal.SIGKILL)
+            child.wait(30)
 
     def run(self, line):
         child = self.start(line)
@@ -88,9 +100,14 @@ def row_of(line):
     return max(found, key=len)
 
 
-def test_every_example_of_the_man_page_runs(topics, broker, origin, start_worker, tmp_path):
-    t = topics(broker.bootstrap)
-    shell = Shell(tmp_path, t, origin)
+@pytest.fixture
+def shell(topics, broker, origin, tmp_path):
+    s = Shell(tmp_path, topics(broker.bootstrap), origin)
+    yield s
+    s.end()
+
+
+def test_every_example_of_the_man_page_runs(shell, origin, start_worker, tmp_path):
     (tmp_path / "urls.txt").write_text("".join(f"{origin.url}/{path}\n" for path in ("ok", "status/404", "status/503?header=Retry-After:1")))
     (tmp_path / "sources.txt").write_text(f"{origin.url}/ok\n")
     lines = examples()
@@ -101,8 +118,8 @@ def test_every_example_of_the_man_page_runs(topics, broker, origin, start_worker
         if row.startswith("gatherctl offsets reset"):
             live.stop()
         if row == "gatherctl tail -b localhost:9092":
-            t.produce(b'{"nonsense": 1}', kind="man-jobs")  # a dead letter
-            t.flush()
+            shell.topics.produce(b'{"nonsense": 1}', kind="man-jobs")  # a dead letter
+            shell.topics.flush()
             live = start_worker({**shell.options, "retry.max_attempts": "1"})
             live.wait_ready()
             shell.keys["GATHERD_HTTP_LISTEN"] = f"127.0.0.1:{live.port}"

@@ -128,11 +128,20 @@ def proxies():
         proxy.stop()
 
 
+@pytest.fixture
+def children():
+    """By what they wait for."""
+    started = {}
+    yield started
+    for child in started.values():
+        proc.kill(child)
+
+
 @pytest.mark.parametrize("words", STAGES)
-def test_ctrl_c_leaves_nothing_half_done(words, scene, broker, proxies):
+def test_ctrl_c_leaves_nothing_half_done(words, scene, broker, proxies, children):
     if words.startswith("dlq"):
         scene.fill()
-    children, interrupted = {}, {}
+    interrupted = {}
     for kind, passed, _ in STAGES[words]:
         proxies.append(Held(broker.port, kind, passed))
         children[kind] = start(scene.line(words, kind, proxies[-1].bootstrap))
@@ -161,9 +170,9 @@ def test_ctrl_c_leaves_nothing_half_done(words, scene, broker, proxies):
     AFTERWARDS.get(words, lambda scene: None)(scene)
 
 
-def test_ctrl_c_while_the_sandbox_starts():
+def test_ctrl_c_while_the_sandbox_starts(children):
     """As soon as it is caught at all."""
-    child = start(["sandbox", "--partitions", "1000"])
+    child = children["start"] = start(["sandbox", "--partitions", "1000"])
 
     def is_caught():
         with open(f"/proc/{child.pid}/status") as status:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 
 LANE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # of two at most
@@ -59,6 +60,19 @@ def kill(proc):
         proc.send_signal(signal.SIGCONT)  # one that was stopped still has to be collected
         proc.kill()
     return proc.wait(30)
+
+
+def left_behind(session):
+    """Processes of a session that still run."""
+    left = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            left.append(int(stat.parent.name))
+    return left
 
 
 def wait_until(question, timeout_s, what, proc=None, step_s=0.05):
