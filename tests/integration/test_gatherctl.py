@@ -189,7 +189,7 @@ def test_submit_shows_progress_on_a_terminal_only(sandbox, tmp_path):
     urls.write_text("http://a.example/\n" * 30)
     text, code = on_terminal("submit", "-b", sandbox.bootstrap, "--rate", "30", "--file", urls)
     assert code == 0
-    assert re.search(r"\r\x1b\[K\d+ sent, \d+ acknowledged", text)
+    assert re.search(r"\r\x1b\[K\[#+\.+\] +\d+% \d+ acknowledged \d+/s ETA \S+\r", text)
     assert text.endswith("\r\x1b[K30 of 30 jobs acknowledged by jobs\n")
 
 

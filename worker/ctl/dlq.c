@@ -149,6 +149,7 @@ static int start(struct dlq *dlq, rd_kafka_queue_t *queue, int *ret_open)
 			return -ERR_KAFKA;
 		}
 		part->is_started = true;
+		dlq->total += part->end - part->from;
 		++*ret_open;
 	}
 	return 0;

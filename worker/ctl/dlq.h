@@ -44,7 +44,7 @@ struct dlq {
 	int n_partitions;
 	int wanted_partition; /* of `show P/OFFSET`, `redrive P/OFFSET`; -1 = all */
 	int64_t wanted_offset;
-	int64_t shown, passed;
+	int64_t shown, passed, total; /* records; total: between `from` and the ends */
 };
 
 /* What to do with each record that the filters let through: 0, or what ends the reading. */

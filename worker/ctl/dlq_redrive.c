@@ -7,24 +7,22 @@
 #include "clock.h"
 #include "dlq.h"
 #include "err.h"
+#include "progress.h"
 
-#include <errno.h>
 #include <jansson.h>
-#include <unistd.h>
 
 #define UNREMEMBERED_MAX 500
 #define FAILURES_SAID_MAX 10
 #define STOPPED_FLUSH_US (2 * US_PER_S)
-#define PROGRESS_EVERY_US (200 * US_PER_MS)
 
 struct redrive {
 	struct dlq *dlq;
 	struct client *producer; /* NULL with --dry-run */
-	int64_t sent, acknowledged, failed, refused, progress_us;
+	int64_t sent, acknowledged, failed, refused;
 	int64_t remembered, failed_before; /* sent and failed, when the windows were committed last */
 	int64_t forgotten;		   /* sent, and perhaps not remembered */
 	int64_t cut_us;			   /* after Ctrl-C: reports are waited for until then; 0 = it did not come */
-	bool has_progress;
+	struct progress progress;
 };
 
 /* What a delivery report has to know. */
@@ -34,23 +32,11 @@ struct sent {
 	bool is_again; /* remembered already */
 };
 
-static void clear_progress(struct redrive *redrive)
-{
-	if (redrive->has_progress)
-		fputs("\r\033[K", stderr);
-	redrive->has_progress = false;
-}
-
 static void show_progress(struct redrive *redrive)
 {
-	int64_t now_us = clock_now_us();
+	const struct dlq *dlq = redrive->dlq;
 
-	if (!isatty(STDERR_FILENO) || now_us - redrive->progress_us < PROGRESS_EVERY_US)
-		return;
-	redrive->progress_us = now_us;
-	redrive->has_progress = true;
-	fprintf(stderr, "\r\033[K%lld sent, %lld acknowledged", (long long)redrive->sent, (long long)redrive->acknowledged);
-	fflush(stderr);
+	progress_show_part(&redrive->progress, redrive->acknowledged, "brought back", dlq->shown + dlq->passed, dlq->total);
 }
 
 static void on_delivered(void *ctx, const rd_kafka_message_t *msg)
@@ -65,7 +51,7 @@ static void on_delivered(void *ctx, const rd_kafka_message_t *msg)
 	} else if (msg->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE || msg->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT) {
 		/* Given up on after Ctrl-C: its fate is not known. */
 	} else if (++redrive->failed <= FAILURES_SAID_MAX) {
-		clear_progress(redrive);
+		progress_clear(&redrive->progress);
 		ctl_say(redrive->dlq->ctl, "%d/%lld: not delivered: %s", sent->partition, (long long)sent->offset,
 			rd_kafka_err2str(msg->err));
 	}
@@ -196,19 +182,23 @@ static int redrive_one(void *ctx, const struct dead_letter_view *letter)
 	struct dlq *dlq = redrive->dlq;
 	int32_t partition;
 
+	show_progress(redrive);
 	if (letter->is_redriven && !dlq->args->all) {
+		progress_clear(&redrive->progress);
 		ctl_say(dlq->ctl, "%d/%lld was brought back already; --all does it again", letter->msg->partition,
 			(long long)letter->msg->offset);
 		redrive->refused++;
 		return 0;
 	}
 	if (letter->is_beyond) {
+		progress_clear(&redrive->progress);
 		ctl_say(dlq->ctl, "%d/%lld is over %d records behind one that is not brought back: bring those back first",
 			letter->msg->partition, (long long)letter->msg->offset, OFFSETMAP_SPAN_MAX);
 		return -ERR_FULL;
 	}
 	char *topic = origin_of(redrive, letter, &partition);
 	if (!topic) {
+		progress_clear(&redrive->progress);
 		if (++redrive->refused <= FAILURES_SAID_MAX)
 			ctl_say(dlq->ctl, "%d/%lld: its topic \"%.*s\" is not there; it stays", letter->msg->partition,
 				(long long)letter->msg->offset, (int)letter->topic.len, (const char *)letter->topic.data);
@@ -222,7 +212,6 @@ static int redrive_one(void *ctx, const struct dead_letter_view *letter)
 	if (!redrive->producer)
 		return 0;
 	rd_kafka_poll(client_handle(redrive->producer), 0);
-	show_progress(redrive);
 	return redrive->sent - redrive->remembered >= UNREMEMBERED_MAX ? settle(redrive) : 0;
 }
 
@@ -281,7 +270,7 @@ int dlq_redrive(struct dlq *dlq)
 	int err = dlq_scan(dlq, redrive_one, &redrive);
 	if (redrive.producer) {
 		wait_delivered(&redrive);
-		clear_progress(&redrive);
+		progress_clear(&redrive.progress);
 		int failed = remember(&redrive);
 		err = err ? err : failed;
 		/* Given up on: the end must not wait for them. Their reports are served here, too. */

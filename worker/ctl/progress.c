@@ -25,23 +25,24 @@ const char *progress_number(int64_t n, char *buf, size_t size)
 	return buf;
 }
 
-static void take_sample(struct progress *progress, int64_t now_us, int64_t done)
+static void take_sample(struct progress *progress, int64_t now_us, int64_t n, int64_t done)
 {
 	size_t last = (progress->n_samples + PROGRESS_SAMPLES - 1) % PROGRESS_SAMPLES;
 
 	if (progress->n_samples && now_us - progress->samples[last].at_us < SAMPLE_EVERY_US)
 		return;
-	progress->samples[progress->n_samples % PROGRESS_SAMPLES].at_us = now_us;
-	progress->samples[progress->n_samples++ % PROGRESS_SAMPLES].done = done;
+	progress->samples[progress->n_samples++ % PROGRESS_SAMPLES] = (struct progress_sample){now_us, n, done};
 }
 
-/* A second, of the last samples; 0 = not known yet. */
-static double rate_of(const struct progress *progress, int64_t now_us, int64_t done)
+/* A second, of the last samples, into both of ret; 0 = not known yet. */
+static void find_rates(const struct progress *progress, int64_t now_us, int64_t n, int64_t done, double ret[static 2])
 {
-	size_t n = progress->n_samples, first = n > PROGRESS_SAMPLES ? n % PROGRESS_SAMPLES : 0;
-	int64_t took_us = n ? now_us - progress->samples[first].at_us : 0;
+	size_t first = progress->n_samples > PROGRESS_SAMPLES ? progress->n_samples % PROGRESS_SAMPLES : 0;
+	const struct progress_sample *from = &progress->samples[first];
+	double seconds = (double)(now_us - from->at_us) / US_PER_S;
 
-	return took_us < US_PER_S ? 0 : (double)(done - progress->samples[first].done) * US_PER_S / (double)took_us;
+	ret[0] = seconds < 1 ? 0 : (double)(n - from->n) / seconds;
+	ret[1] = seconds < 1 ? 0 : (double)(done - from->done) / seconds;
 }
 
 static void draw_bar(int64_t done, int64_t total, size_t width)
@@ -54,33 +55,46 @@ static void draw_bar(int64_t done, int64_t total, size_t width)
 	fputc(']', stderr);
 }
 
-void progress_show(struct progress *progress, int64_t done, int64_t total, const char *what)
+/* of: what n goes up to; -1 = not known. */
+static void show(struct progress *progress, int64_t n, int64_t of, const char *what, int64_t done, int64_t total)
 {
-	char text[128], a[32], b[32], c[32], left[32] = "?";
+	char text[160], a[32], b[32], c[32], left[32] = "?";
 	int64_t now_us = clock_now_us();
 	struct printer printer;
+	double rates[2];
 
 	if (!isatty(STDERR_FILENO) || (progress->shown_us && now_us - progress->shown_us < SHOW_EVERY_US))
 		return;
 	progress->shown_us = now_us;
 	progress->is_shown = true;
-	take_sample(progress, now_us, done);
-	double rate = rate_of(progress, now_us, done);
-	if (rate > 0 && done < total)
-		table_age((int64_t)ceil((double)(total - done) / rate) * 1000, left, sizeof(left));
-	else if (done >= total)
-		snprintf(left, sizeof(left), "0s");
-	int len = snprintf(text, sizeof(text), " %3d%% %s/%s %s %s/s ETA %s",
-			   total > 0 ? (int)(done * 100 / total) : 100, progress_number(done, a, sizeof(a)),
-			   progress_number(total, b, sizeof(b)), what, progress_number((int64_t)rate, c, sizeof(c)), left);
-	printer_init(&printer, stderr, PRINT_TABLE, PRINT_NONE);
-	/* The last column stays free: some terminals go on to the next line with it. */
-	int room = (int)(printer.width ? printer.width : 80) - len - 3;
+	take_sample(progress, now_us, n, done);
+	find_rates(progress, now_us, n, done, rates);
+	int len = snprintf(text, sizeof(text), "%s%s%s %s %s/s", progress_number(n, a, sizeof(a)), of < 0 ? "" : "/",
+			   of < 0 ? "" : progress_number(of, b, sizeof(b)), what, progress_number((int64_t)rates[0], c, sizeof(c)));
 	fputs("\r\033[K", stderr);
-	if (room >= BAR_MIN)
-		draw_bar(done, total, (size_t)MIN(room, BAR_MAX));
+	if (total >= 0) {
+		if (rates[1] > 0 && done < total)
+			table_age((int64_t)ceil((double)(total - done) / rates[1]) * 1000, left, sizeof(left));
+		len += snprintf(text + len, sizeof(text) - (size_t)len, " ETA %s", done < total ? left : "0s");
+		printer_init(&printer, stderr, PRINT_TABLE, PRINT_NONE);
+		/* The last column stays free: some terminals go on to the next line with it. */
+		int room = (int)(printer.width ? printer.width : 80) - len - 9;
+		if (room >= BAR_MIN)
+			draw_bar(done, total, (size_t)MIN(room, BAR_MAX));
+		fprintf(stderr, " %3d%% ", total > 0 ? (int)(MIN(done, total) * 100 / total) : 100);
+	}
 	fprintf(stderr, "%s\r", text);
 	fflush(stderr);
+}
+
+void progress_show(struct progress *progress, int64_t done, int64_t total, const char *what)
+{
+	show(progress, done, total, what, done, total);
+}
+
+void progress_show_part(struct progress *progress, int64_t n, const char *what, int64_t done, int64_t total)
+{
+	show(progress, n, -1, what, done, total);
 }
 
 void progress_say(struct progress *progress, const char *text)

@@ -6,11 +6,13 @@
 
 #define PROGRESS_SAMPLES 16
 
+struct progress_sample {
+	int64_t at_us, n, done;
+};
+
 /* Zeroed = fresh. */
 struct progress {
-	struct {
-		int64_t at_us, done;
-	} samples[PROGRESS_SAMPLES]; /* the last ones, in a ring */
+	struct progress_sample samples[PROGRESS_SAMPLES]; /* the last ones, in a ring */
 	size_t n_samples;
 	int64_t shown_us;
 	bool is_shown;
@@ -18,6 +20,8 @@ struct progress {
 
 /* Draws it anew, at most 5 times a second. The cursor then stands at its front, so that a log line takes its place. */
 void progress_show(struct progress *progress, int64_t done, int64_t total, const char *what);
+/* n and its rate are told, while bar and time come from something else: done of total (-1 = not known: without them). */
+void progress_show_part(struct progress *progress, int64_t n, const char *what, int64_t done, int64_t total);
 /* The same place, with words in it. */
 void progress_say(struct progress *progress, const char *text);
 void progress_clear(struct progress *progress);

@@ -7,7 +7,7 @@
 #include "ctl.h"
 #include "err.h"
 #include "job.h"
-#include "table.h"
+#include "progress.h"
 #include "url.h"
 
 #include <ctype.h>
@@ -16,7 +16,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PROGRESS_EVERY_US (200 * US_PER_MS)
 #define INTERRUPTED_FLUSH_US (5 * US_PER_S)
 #define FAILURES_SAID_MAX 10
 
@@ -59,44 +58,26 @@ struct submit {
 	const char *source; /* "urls.txt", "stdin", "argument": where the line comes from */
 	long line;
 	int64_t sent, acknowledged, failed, bad;
-	int64_t start_us, progress_us;
+	int64_t start_us;
 	int64_t size_bytes, read_bytes; /* of the input; 0 = its size is not known */
 	struct open_line *open;		/* lines on their way, in a ring by the order of sending; NULL without --resume */
 	int64_t oldest, done_line, kept_line; /* of the ring; every line up to it is over; as in the file of state */
 	int64_t stuck_at;		      /* the first job that was not delivered, by the order of sending: done_line stays below */
 	int64_t kept_us;
-	bool has_progress; /* a progress line stands on the terminal */
-	bool is_broken;	   /* the input could not be read */
+	struct progress progress;
+	bool is_broken; /* the input could not be read */
 };
 
 /* --- progress --- */
 
-static void clear_progress(struct submit *submit)
-{
-	if (submit->has_progress)
-		fputs("\r\033[K", stderr);
-	submit->has_progress = false;
-}
-
+/* A job that is not acknowledged counts as not read. */
 static void show_progress(struct submit *submit)
 {
-	int64_t now_us = clock_now_us();
+	int64_t open = submit->sent - submit->acknowledged - submit->failed;
+	double each = submit->line ? (double)submit->read_bytes / (double)submit->line : 0;
 
-	if (!isatty(STDERR_FILENO) || now_us - submit->progress_us < PROGRESS_EVERY_US)
-		return;
-	submit->progress_us = now_us;
-	submit->has_progress = true;
-	double seconds = (double)(now_us - submit->start_us) / US_PER_S;
-	fprintf(stderr, "\r\033[K%lld sent, %lld acknowledged, %.0f a second", (long long)submit->sent,
-		(long long)submit->acknowledged, seconds > 0 ? (double)submit->sent / seconds : 0);
-	if (submit->size_bytes && submit->read_bytes) {
-		double part = MIN((double)submit->read_bytes / (double)submit->size_bytes, 1.0);
-		char left[32];
-
-		table_age((int64_t)(seconds / part * (1 - part) * 1000), left, sizeof(left));
-		fprintf(stderr, ", %d%%, ETA %s", (int)(part * 100), left);
-	}
-	fflush(stderr);
+	progress_show_part(&submit->progress, submit->acknowledged, "acknowledged", submit->read_bytes - (int64_t)(each * (double)open),
+			   submit->size_bytes ? submit->size_bytes : -1);
 }
 
 /* --- how far it is: --resume --- */
@@ -177,7 +158,7 @@ static void on_delivered(void *ctx, const rd_kafka_message_t *msg)
 		submit->stuck_at = MIN(submit->stuck_at, (intptr_t)msg->_private);
 	if (++submit->failed > FAILURES_SAID_MAX)
 		return;
-	clear_progress(submit);
+	progress_clear(&submit->progress);
 	char what[512];
 	snprintf(what, sizeof(what), "%s: not delivered", submit->open ? submit->source : (const char *)msg->_private);
 	client_say_error(submit->client, msg->err, what, "Write", rd_kafka_topic_name(msg->rkt));
@@ -188,7 +169,7 @@ static void on_delivered(void *ctx, const rd_kafka_message_t *msg)
 static void refuse(struct submit *submit, const char *reason)
 {
 	submit->bad++;
-	clear_progress(submit);
+	progress_clear(&submit->progress);
 	ctl_say(submit->ctl, "%s:%ld: %s; not sent", submit->source, submit->line, reason);
 }
 
@@ -379,7 +360,7 @@ static void wait_delivered(struct submit *submit)
 		else if (clock_now_us() > cut_us)
 			break;
 	}
-	clear_progress(submit);
+	progress_clear(&submit->progress);
 }
 
 static int conclude(struct submit *submit)
