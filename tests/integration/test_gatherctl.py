@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,23 +40,51 @@ def test_help_has_examples_and_the_man_page_has_each_option(command):
     assert max(map(len, done.stdout.splitlines())) <= 132
 
 
-def complete(*words):
-    """What bash offers behind these words, the last of which is being typed."""
-    line = " ".join(f"'{w}'" for w in ("gatherctl", *words))
-    script = f'source <("$0" completion bash); COMP_WORDS=({line}); COMP_CWORD={len(words)}; _gatherctl; printf "%s\\n" "${{COMPREPLY[@]}}"'
-    done = subprocess.run(["bash", "-c", script, argv("x")[0]], capture_output=True, text=True, timeout=30, check=True)
-    assert not done.stderr
-    return done.stdout.split()
+SHELLS = {
+    "bash": r"""source <("$0" completion bash)
+for line; do
+    IFS=' ' read -ra COMP_WORDS <<<"$line."
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    COMP_WORDS[COMP_CWORD]=${COMP_WORDS[COMP_CWORD]%.}
+    _gatherctl
+    echo "${COMPREPLY[@]}"
+done""",
+    # It completes at a prompt only: it has a terminal of its own, and its compadd tells what it is given.
+    "zsh": r"""zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z "PS1=; autoload -U compinit && compinit -u -D; source <($0 completion zsh)"
+zpty -w z 'compadd() { builtin compadd -A found "$@"; said+=($found) }; tell() { said=(); _main_complete; print -r -- "[""[ $said ]""]" }'
+zpty -w z 'zle -C tell complete-word tell; bindkey "^T" tell; print re""ady'
+zpty -r z said '*ready*'
+for line; do
+    zpty -w -n z "$line"$'\x14'
+    zpty -r z said '*]]*'
+    print -r -- ${${said##*"[["}%"]]"*}
+    zpty -w -n z $'\x15'
+done""",
+    "fish": r"""source ($argv[1] completion fish | psub)
+for line in $argv[2..]
+    echo (complete -C $line | string split -f 1 \t)
+end""",
+}
 
 
-def test_bash_completes_commands_options_and_words():
-    assert {*COMMANDS, "help", "--version"} <= set(complete(""))
-    assert complete("ta") == ["tail"] and complete("tail", "--out") == ["--outcome"] and complete("tail", "--format", "") == ["json", "table"]
-    assert complete("dlq", "r") == ["redrive"] and complete("offsets", "--br") == ["--brokers"] and complete("help", "sub") == ["submit"]
-    assert complete("tail", "--topic", "") == []  # the shell's own: file names
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_shell_completes_commands_options_and_words(shell, tmp_path):
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here")
+    expected = {"--v": ["--version"], "ta": ["tail"], "tail --out": ["--outcome"], "tail --format ": ["json", "table"], "dlq r": ["redrive"],
+                "offsets --br": ["--brokers"], "help sub": ["submit"],
+                "tail --topic ": []}  # the shell's own: file names
     for command in COMMANDS:
-        options = re.findall(r"^  .{4}(--[a-z-]+)", ctl(command, "--help").stdout, re.M)
-        assert complete(command, "--") == options
+        expected[f"{command} --"] = re.findall(r"^  .{4}(--[a-z-]+)", ctl(command, "--help").stdout, re.M)
+    lines = [f"gatherctl {words}" for words in ("", *expected)]
+    done = subprocess.run([shell, "-c", SHELLS[shell], argv()[0], *lines], stdin=subprocess.DEVNULL, cwd=tmp_path,
+                          capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    offered = [line.split() for line in done.stdout.splitlines()]
+    assert {*COMMANDS, "help"} <= set(offered[0])
+    assert dict(zip(expected, map(set, offered[1:]))) == {words: set(found) for words, found in expected.items()}
 
 
 def test_the_man_page_of_gatherd_has_each_option():
