@@ -33,9 +33,11 @@
 #define PINS_MAX 256
 /* Easy handles kept for reuse: 5.6 KiB each. */
 #define POOL_MAX 1024
-/* Connections without a transfer, all lanes together: about 50 KiB each with TLS. Past it, hosts seen for the first
- * time are not kept. */
+/* Connections without a transfer, all lanes together: about 50 KiB each with TLS. Of hosts that are asked rarely fewer are kept:
+ * libcurl looks at each once a second. */
 #define IDLE_MAX 4096
+#define IDLE_RARE_SHARE 64
+#define RARE_VISITS 2
 /* libcurl's own limit, per lane: only a backstop, because it searches all connections for the oldest. */
 #define LANE_CONNECTIONS_MAX 4096L
 #define CONNECTION_AGE_MAX_S 30L
@@ -57,11 +59,13 @@ struct sock {
 	bool is_connected; /* a request went over it: from here on its close is told */
 };
 
-/* Addresses that libcurl has in its cache for one host key. */
+/* A host key that was asked lately, and its addresses that libcurl has in its cache. */
 struct pin {
 	UT_hash_handle hh;
-	bool is_used; /* since it was last looked at for eviction */
-	uint8_t n;
+	bool is_used;	 /* since it was last looked at for eviction */
+	uint8_t n;	 /* 0 = libcurl was told none */
+	int32_t visits;	 /* transfers, each within CONNECTION_AGE_MAX_S of the one before */
+	int64_t last_us; /* the last one's start */
 	struct address *addrs;
 	char key[];
 };
@@ -118,7 +122,7 @@ struct transfer {
 	int64_t start_us, last_byte_us; /* last_byte_us 0 = none yet */
 	int64_t paused_us;		/* since when; 0 = not paused */
 	curl_off_t wire_seen;		/* at the last look of the stall timer */
-	bool is_first_visit;		/* the host is new to its lane */
+	bool is_rare;			/* at most RARE_VISITS of its host lately, in this lane */
 	bool is_sent;			/* connected, the request goes out */
 	bool is_recv_paused;		/* libcurl knows of the pause */
 	bool is_dropping;		/* what libcurl still has is thrown away */

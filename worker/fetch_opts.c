@@ -190,7 +190,7 @@ static void set_network(struct setter *s, struct transfer *t, const struct fetch
 	/* Also how libcurl shares the time between several addresses. The other times are ours. */
 	if (req->connect_ms > 0)
 		SET(s, CURLOPT_CONNECTTIMEOUT_MS, (long)req->connect_ms);
-	if (t->is_first_visit && n_idle >= fetch->idle_max)
+	if (n_idle >= fetch->idle_max / (t->is_rare ? IDLE_RARE_SHARE : 1))
 		SET(s, CURLOPT_FORBID_REUSE, 1L);
 	if (req->is_http2) {
 		SET(s, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);

@@ -1,4 +1,4 @@
-/* Addresses that libcurl was told. Its cache is per multi and never forgets here (DNS_CACHE_TIMEOUT -1), so a host is
+/* Addresses that libcurl was told, and hosts that were asked lately. Its cache is per multi and never forgets here (DNS_CACHE_TIMEOUT -1), so a host is
  * fed once and again when its addresses change; when our memory of it goes, libcurl is told to forget it too.
  *
  * Entries are the permanent kind (no '+'): a new one replaces them all the same, and with a time-out of -1 libcurl 8.14
@@ -6,6 +6,8 @@
  * cancelled before it ran): then it fails before any connect, and is started again with the addresses (pin_feed_again).
  */
 #include "fetch_internal.h"
+
+#include "clock.h"
 
 #include <stdio.h>
 
@@ -76,16 +78,24 @@ static void pin_evict(struct lane *lane)
 		HASH_ADD_KEYPTR_BYHASHVALUE(hh, lane->pins, pin->key, strlen(pin->key), pin->hh.hashv, pin);
 		pin = lane->pins;
 	}
-	snprintf(text, sizeof(text), "-%s", pin->key);
-	slist_add(&lane->drop, text);
+	if (pin->n) {
+		snprintf(text, sizeof(text), "-%s", pin->key);
+		slist_add(&lane->drop, text);
+	}
 	pin_forget(lane, pin);
+}
+
+/* All keys of a lane have the low bits in common that chose it, and uthash looks at those. */
+static unsigned pin_hash(const struct transfer *t)
+{
+	return t->key_hash / LANES;
 }
 
 static struct pin *pin_find(struct transfer *t)
 {
 	struct pin *pin;
 
-	HASH_FIND_BYHASHVALUE(hh, t->lane->pins, t->peer.key, strlen(t->peer.key), t->key_hash, pin);
+	HASH_FIND_BYHASHVALUE(hh, t->lane->pins, t->peer.key, strlen(t->peer.key), pin_hash(t), pin);
 	return pin;
 }
 
@@ -97,25 +107,26 @@ static struct pin *pin_new(struct transfer *t)
 	if (HASH_COUNT(t->lane->pins) >= PINS_MAX)
 		pin_evict(t->lane);
 	memcpy(pin->key, t->peer.key, len + 1);
-	HASH_ADD_KEYPTR_BYHASHVALUE(hh, t->lane->pins, pin->key, len, t->key_hash, pin);
+	HASH_ADD_KEYPTR_BYHASHVALUE(hh, t->lane->pins, pin->key, len, pin_hash(t), pin);
 	return pin;
 }
 
 void pin_feed(struct transfer *t)
 {
-	/* Literals are never looked up; the name "*" would answer for all hosts. */
-	t->is_first_visit = !t->peer.is_proxy;
-	if (t->peer.is_literal || t->addrs.n == 0 || strcmp(t->peer.host, "*") == 0)
-		return;
 	struct pin *pin = pin_find(t);
-	if (!pin) {
-		pin = pin_new(t);
-	} else {
-		t->is_first_visit = false;
+
+	if (pin)
 		pin->is_used = true;
-		if (pin_is(pin, &t->addrs))
-			return;
-	}
+	else
+		pin = pin_new(t);
+	if (pin->last_us + CONNECTION_AGE_MAX_S * US_PER_S < t->start_us)
+		pin->visits = 0;
+	pin->last_us = t->start_us;
+	pin->visits += pin->visits <= RARE_VISITS;
+	t->is_rare = pin->visits <= RARE_VISITS && !t->peer.is_proxy;
+	/* Literals are never looked up; the name "*" would answer for all hosts. */
+	if (t->peer.is_literal || t->addrs.n == 0 || strcmp(t->peer.host, "*") == 0 || pin_is(pin, &t->addrs))
+		return;
 	pin->n = (uint8_t)t->addrs.n;
 	pin->addrs = xrealloc(pin->addrs, t->addrs.n * sizeof(*pin->addrs));
 	memcpy(pin->addrs, t->addrs.v, t->addrs.n * sizeof(*pin->addrs));

@@ -12,7 +12,7 @@
 #include <strings.h>
 
 #define READ_BATCH 256
-#define READS_PER_TURN 16
+#define READS_PER_TURN 512 /* those that only wait take no slot: they would keep the loop */
 #define TURNS_PER_TURN 512
 #define SWEEP_PER_TURN 16
 #define SPREAD_WARN_US (600 * US_PER_S)
@@ -684,7 +684,8 @@ static bool memory_is_over(const struct pipeline *pl, int64_t percent)
 static size_t read_partition(struct pipeline *pl, struct partition *part)
 {
 	struct record recs[READ_BATCH];
-	size_t room = MIN(MIN((size_t)admit_room(&part->admit), (size_t)READ_BATCH), pipeline_pace_room(pl));
+	size_t batch = MIN(MAX(READS_PER_TURN / pl->partitions.len, (size_t)1), (size_t)READ_BATCH);
+	size_t room = MIN(MIN((size_t)admit_room(&part->admit), batch), pipeline_pace_room(pl));
 
 	if (part->win)
 		room = MIN(room, (size_t)(pl->opts->partition_window - window_span(part->win)));
@@ -728,7 +729,7 @@ static void read_and_start(struct pipeline *pl)
 	size_t n = 1;
 
 	give_turns(pl);
-	for (int round = 0; n && round < READS_PER_TURN; round++) {
+	for (size_t total = 0; n && total < READS_PER_TURN; total += n) {
 		n = 0;
 		LIST_EACH(&pl->partitions, part, struct partition, node) {
 			if (may_read(pl, part) && !memory_is_over(pl, 90))

@@ -3,8 +3,8 @@
  *   floor [--lanes N] [--ca FILE] [--fresh] BROKERS GROUP JOBS_TOPIC RESULTS_TOPIC COUNT INFLIGHT
  *
  * Fetches COUNT bare-URL jobs, INFLIGHT at once, produces each body under its job's key, waits for the deliveries and commits. With N
- * lanes (1) the transfers are spread over N multis as the daemon spreads them; with --fresh each fetch opens a connection. Prints `jobs=N cpu_us=N wall_us=N` (CPU of this process
- * from the first job to the last delivery). A yardstick for tests: never a worker. */
+ * lanes (1) the transfers are spread over N multis as the daemon spreads them; with --fresh each fetch opens a connection. Prints
+ * `jobs=N cpu_us=N wall_us=N` (CPU of this process from the first job to the last delivery). A yardstick for tests: never a worker. */
 #include <curl/curl.h>
 #include <event2/event.h>
 #include <getopt.h>
@@ -202,6 +202,9 @@ static void start(const rd_kafka_message_t *msg)
 	curl_easy_setopt(transfer->easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(transfer->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, is_fresh);
+	/* Else libcurl looks through every address that it remembers with each transfer: with many hosts that is all that it does. */
+	if (is_fresh)
+		curl_easy_setopt(transfer->easy, CURLOPT_DNS_CACHE_TIMEOUT, 0L);
 	if (ca) {
 		curl_easy_setopt(transfer->easy, CURLOPT_CAINFO, ca);
 		curl_easy_setopt(transfer->easy, CURLOPT_CAPATH, NULL);
@@ -270,7 +273,10 @@ static void set_up(char **argv, int inflight)
 /* The options are eaten; what is left are the six arguments. */
 static char **parse(int argc, char **argv)
 {
-	static const struct option options[] = {{"lanes", required_argument, NULL, 'l'}, {"ca", required_argument, NULL, 'c'}, {"fresh", no_argument, NULL, 'f'}, {0}};
+	static const struct option options[] = {{"lanes", required_argument, NULL, 'l'},
+						{"ca", required_argument, NULL, 'c'},
+						{"fresh", no_argument, NULL, 'f'},
+						{0}};
 
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		if (c == 'l')
