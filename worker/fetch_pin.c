@@ -1,5 +1,6 @@
-/* Addresses that libcurl was told, and hosts that were asked lately. Its cache is per multi and never forgets here (DNS_CACHE_TIMEOUT -1), so a host is
- * fed once and again when its addresses change; when our memory of it goes, libcurl is told to forget it too.
+/* Hosts that were asked lately, and the addresses of them that libcurl was told. Its cache is per multi and never forgets here
+ * (DNS_CACHE_TIMEOUT -1), so a host is fed once and again when its addresses change; when our memory of it goes, libcurl is told to
+ * forget it too.
  *
  * Entries are the permanent kind (no '+'): a new one replaces them all the same, and with a time-out of -1 libcurl 8.14
  * drops the other kind at the end of every transfer. A transfer may find libcurl without the entry (its carrier was

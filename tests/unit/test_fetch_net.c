@@ -115,6 +115,32 @@ static void a_connection_closed_while_idle_is_made_anew(void **state)
 	assert_int_equal(world->fetch->running.len, 0);
 }
 
+static void visit_each(struct world *world, int n_hosts)
+{
+	char host[32];
+
+	for (int i = 0; i < n_hosts; i++) {
+		snprintf(host, sizeof(host), "rare%d.test", i);
+		struct run run = named(world, host, "/ok");
+		assert_err(finish(&run), 0);
+		drop(&run);
+	}
+}
+
+/* libcurl looks at each connection once a second: those of hosts that nobody comes back to are not kept for long. */
+static void hosts_asked_rarely_keep_few_connections(void **state)
+{
+	struct world *world = world_of(state);
+
+	world->fetch->idle_max = (size_t)(4 * IDLE_RARE_SHARE);
+	for (int round = 0; round < RARE_VISITS; round++) {
+		visit_each(world, 20);
+		assert_in_range(world->fetch->n_connected, 1, 5);
+	}
+	visit_each(world, 20);
+	assert_int_equal(world->fetch->n_connected, 20);
+}
+
 static void a_lost_address_is_told_again(void **state)
 {
 	struct world *world = world_of(state);
@@ -630,6 +656,7 @@ int main(void)
 	    TEST(the_next_address_is_tried_after_a_black_hole),
 	    TEST(ipv6_literals_are_judged_too),
 	    TEST(a_connection_closed_while_idle_is_made_anew),
+	    TEST(hosts_asked_rarely_keep_few_connections),
 	    TEST(a_lost_address_is_told_again),
 	    TEST(a_cancelled_list_does_not_leak_into_the_next_job),
 	    TEST(memory_of_addresses_is_bounded),
