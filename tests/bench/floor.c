@@ -1,10 +1,13 @@
 /* floor - what the libraries alone cost: Kafka -> curl multis on libevent -> Kafka, without parsing, limits or safety.
  *
- *   floor [--lanes N] [--ca FILE] [--fresh] BROKERS GROUP JOBS_TOPIC RESULTS_TOPIC COUNT INFLIGHT
+ *   floor [--lanes N] [--ca FILE] [--fresh] [--dns ADDRESS:PORT] BROKERS GROUP JOBS_TOPIC RESULTS_TOPIC COUNT INFLIGHT
  *
  * Fetches COUNT bare-URL jobs, INFLIGHT at once, produces each body under its job's key, waits for the deliveries and commits. With N
- * lanes (1) the transfers are spread over N multis as the daemon spreads them; with --fresh each fetch opens a connection. Prints
+ * lanes (1) the transfers are spread over N multis as the daemon spreads them; with --fresh each fetch opens a connection; with --dns
+ * c-ares asks that server for each host, once. Prints
  * `jobs=N cpu_us=N wall_us=N` (CPU of this process from the first job to the last delivery). A yardstick for tests: never a worker. */
+#include <ares.h>
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <event2/event.h>
 #include <getopt.h>
@@ -15,6 +18,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <uthash.h>
 
 #define LANES_MAX 256
 #define LANE_SHARE 128	  /* transfers of one host before it takes another lane */
@@ -28,6 +32,8 @@ struct lane {
 struct transfer {
 	CURL *easy;
 	unsigned host;
+	char url[1024];
+	struct curl_slist *to;
 	char *key;
 	size_t key_len;
 	char *body;
@@ -35,7 +41,15 @@ struct transfer {
 	struct transfer *next;
 };
 
+struct known {
+	char host[256], to[64];
+	UT_hash_handle hh;
+};
+
 static struct event_base *base;
+static ares_channel dns;
+static const char *dns_server;
+static struct known *known;
 static struct lane lanes[LANES_MAX];
 static int n_lanes = 1;
 static unsigned under_way[HOSTS];
@@ -107,6 +121,8 @@ static void collect(struct lane *lane)
 			die("produce", rd_kafka_err2str(rd_kafka_last_error()));
 		transfer->body = NULL;
 		under_way[transfer->host]--;
+		curl_slist_free_all(transfer->to);
+		transfer->to = NULL;
 		transfer->next = idle;
 		idle = transfer;
 		fetched++;
@@ -183,33 +199,137 @@ static void take_key(struct transfer *transfer, const rd_kafka_message_t *msg)
 	transfer->key_len = msg->key_len;
 }
 
+static void fetch(struct transfer *transfer)
+{
+	CURL *easy = transfer->easy;
+	struct lane *lane = &lanes[(transfer->host + under_way[transfer->host]++ / LANE_SHARE) % (unsigned)n_lanes];
+
+	curl_easy_reset(easy);
+	curl_easy_setopt(easy, CURLOPT_URL, transfer->url);
+	curl_easy_setopt(easy, CURLOPT_CONNECT_TO, transfer->to);
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, is_fresh);
+	/* Else libcurl looks through every address that it remembers with each transfer: with many hosts that is all that it does. */
+	if (is_fresh)
+		curl_easy_setopt(easy, CURLOPT_DNS_CACHE_TIMEOUT, 0L);
+	if (ca) {
+		curl_easy_setopt(easy, CURLOPT_CAINFO, ca);
+		curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+	}
+	curl_multi_add_handle(lane->multi, easy);
+}
+
+/* ---- names ---- */
+
+static void on_dns(evutil_socket_t fd, short what, void *ctx)
+{
+	(void)ctx;
+	ares_process_fd(dns, what & EV_READ ? fd : ARES_SOCKET_BAD, what & EV_WRITE ? fd : ARES_SOCKET_BAD);
+}
+
+static void on_dns_socket(void *ctx, ares_socket_t fd, int readable, int writable)
+{
+	static struct event *events[1024];
+
+	(void)ctx;
+	if (fd >= 1024)
+		die("c-ares", "too many sockets");
+	if (events[fd])
+		event_free(events[fd]);
+	events[fd] = NULL;
+	if (readable || writable) {
+		events[fd] = event_new(base, fd, (readable ? EV_READ : 0) | (writable ? EV_WRITE : 0) | EV_PERSIST, on_dns, NULL);
+		event_add(events[fd], NULL);
+	}
+}
+
+static bool host_copy(const char *url, char *host)
+{
+	struct in_addr addr;
+	const char *p = strstr(url, "://");
+
+	p = p ? p + 3 : url;
+	snprintf(host, sizeof(known->host), "%.*s", (int)strcspn(p, ":/"), p);
+	return inet_pton(AF_INET, host, &addr) != 1;
+}
+
+static void on_addresses(void *ctx, int status, int timeouts, struct ares_addrinfo *answer)
+{
+	struct transfer *transfer = ctx;
+	struct known *host;
+
+	(void)timeouts;
+	if (status != ARES_SUCCESS)
+		die(transfer->url, ares_strerror(status));
+	host = calloc(1, sizeof(*host));
+	host_copy(transfer->url, host->host);
+	for (struct ares_addrinfo_node *node = answer->nodes; node; node = node->ai_next) {
+		char text[INET_ADDRSTRLEN];
+		if (node->ai_family != AF_INET)
+			continue;
+		inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)node->ai_addr)->sin_addr, text, sizeof(text));
+		snprintf(host->to, sizeof(host->to), "::%s:", text);
+	}
+	ares_freeaddrinfo(answer);
+	transfer->to = curl_slist_append(NULL, host->to);
+	HASH_ADD_STR(known, host, host);
+	fetch(transfer);
+}
+
+static void resolve(struct transfer *transfer)
+{
+	static const struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC, .ai_flags = ARES_AI_NOSORT};
+	struct known *found;
+	char host[sizeof(known->host)];
+
+	if (!dns || !host_copy(transfer->url, host)) {
+		fetch(transfer);
+		return;
+	}
+	HASH_FIND_STR(known, host, found);
+	if (!found) {
+		ares_getaddrinfo(dns, host, NULL, &hints, on_addresses, transfer);
+		return;
+	}
+	transfer->to = curl_slist_append(NULL, found->to);
+	fetch(transfer);
+}
+
+/* A question that got lost is asked again. */
+static void on_dns_time(evutil_socket_t fd, short what, void *ctx)
+{
+	(void)fd;
+	(void)what;
+	(void)ctx;
+	ares_process_fd(dns, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+}
+
+static void make_dns(void)
+{
+	static const struct timeval interval = {.tv_usec = 100000};
+	char lookups[] = "b"; /* DNS alone, no hosts file */
+	struct ares_options options = {.sock_state_cb = on_dns_socket, .timeout = 1000, .tries = 20, .lookups = lookups};
+
+	if (ares_init_options(&dns, &options, ARES_OPT_SOCK_STATE_CB | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS) ||
+	    ares_set_servers_ports_csv(dns, dns_server))
+		die("c-ares", dns_server);
+	event_add(event_new(base, -1, EV_PERSIST, on_dns_time, NULL), &interval);
+}
+
 static void start(const rd_kafka_message_t *msg)
 {
-	char url[1024];
 	struct transfer *transfer = idle;
 
 	idle = transfer->next;
 	transfer->len = transfer->cap = 0;
-	snprintf(url, sizeof(url), "%.*s", (int)msg->len, (const char *)msg->payload);
+	snprintf(transfer->url, sizeof(transfer->url), "%.*s", (int)msg->len, (const char *)msg->payload);
 	take_key(transfer, msg);
-	transfer->host = host_of(url);
-	struct lane *lane = &lanes[(transfer->host + under_way[transfer->host]++ / LANE_SHARE) % (unsigned)n_lanes];
-	curl_easy_reset(transfer->easy);
-	curl_easy_setopt(transfer->easy, CURLOPT_URL, url);
-	curl_easy_setopt(transfer->easy, CURLOPT_PRIVATE, transfer);
-	curl_easy_setopt(transfer->easy, CURLOPT_WRITEFUNCTION, on_body);
-	curl_easy_setopt(transfer->easy, CURLOPT_WRITEDATA, transfer);
-	curl_easy_setopt(transfer->easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(transfer->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-	curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, is_fresh);
-	/* Else libcurl looks through every address that it remembers with each transfer: with many hosts that is all that it does. */
-	if (is_fresh)
-		curl_easy_setopt(transfer->easy, CURLOPT_DNS_CACHE_TIMEOUT, 0L);
-	if (ca) {
-		curl_easy_setopt(transfer->easy, CURLOPT_CAINFO, ca);
-		curl_easy_setopt(transfer->easy, CURLOPT_CAPATH, NULL);
-	}
-	curl_multi_add_handle(lane->multi, transfer->easy);
+	transfer->host = host_of(transfer->url);
+	resolve(transfer);
 	started++;
 }
 
@@ -260,6 +380,8 @@ static void set_up(char **argv, int inflight)
 	rd_kafka_subscribe(consumer, topics);
 	rd_kafka_topic_partition_list_destroy(topics);
 	base = event_base_new();
+	if (dns_server)
+		make_dns();
 	for (int i = 0; i < n_lanes; i++)
 		make_lane(&lanes[i], inflight);
 	for (int i = 0; i < inflight; i++) {
@@ -276,6 +398,7 @@ static char **parse(int argc, char **argv)
 	static const struct option options[] = {{"lanes", required_argument, NULL, 'l'},
 						{"ca", required_argument, NULL, 'c'},
 						{"fresh", no_argument, NULL, 'f'},
+						{"dns", required_argument, NULL, 'd'},
 						{0}};
 
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -285,9 +408,11 @@ static char **parse(int argc, char **argv)
 			ca = optarg;
 		else if (c == 'f')
 			is_fresh = 1;
+		else if (c == 'd')
+			dns_server = optarg;
 	}
 	if (argc - optind != 6 || n_lanes < 1 || n_lanes > LANES_MAX)
-		die("usage", "floor [--lanes N] [--ca FILE] [--fresh] BROKERS GROUP JOBS RESULTS COUNT INFLIGHT");
+		die("usage", "floor [--lanes N] [--ca FILE] [--fresh] [--dns ADDRESS:PORT] BROKERS GROUP JOBS RESULTS COUNT INFLIGHT");
 	return argv + optind;
 }
 

@@ -28,7 +28,7 @@ deps_list() {
     build)
         echo build-essential cmake ninja-build pkg-config \
             libcurl4-openssl-dev librdkafka-dev libevent-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler \
-            libc-ares-dev libidn2-dev libjansson-dev uthash-dev libssl-dev
+            libc-ares-dev libidn2-dev libjansson-dev libjemalloc-dev uthash-dev libssl-dev
         ;;
     test)
         local clang
