@@ -42,7 +42,8 @@ def owned(w):
 def test_a_restart_moves_no_partition(where, library, nginx, topics, start_worker, group, delivery):
     t = topics(where.bootstrap, partitions=PARTITIONS)
     n = 1500
-    a = start_worker(member(t, group, delivery, "a"), "a", env=library).wait_ready()
+    a = start_worker(member(t, group, delivery, "a"), "a", env=library)
+    a.wait_partitions(PARTITIONS)
     b = start_worker(member(t, group, delivery, "b"), "b", env=library)
     b.wait_partitions(2)
     a.wait_partitions(2)
