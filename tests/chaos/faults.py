@@ -263,7 +263,8 @@ def faked_clock(file):
     """The environment of a process whose time of day is read from this file."""
     lib = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
     assert lib, "libfaketime is missing: package faketime"
-    return {"LD_PRELOAD": lib[0], "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_CACHE_DURATION": "1",
+    # jemalloc asks for the time while libfaketime, which allocates, is not ready: the C library's allocator comes first.
+    return {"LD_PRELOAD": f"{lib[0]} libc.so.6", "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
 
 
