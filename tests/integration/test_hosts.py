@@ -103,7 +103,7 @@ def test_a_host_that_answers_503_gets_few_requests_and_recovers(broker, topics, 
     w = start_worker(t.options(host__backoff_max=hold, job__deadline="10m", retry__max_attempts=50, retry__base="10ms", retry__max="20ms",
                                **names_from(name_server)))
     reader = t.reader()
-    reader.until(len(jobs))
+    reader.until(len(jobs), stall_s=60 + 2 * bad_s)
     assert outcomes(t, reader.records) == {"OK": 20}
     refused = [a for a in origin.of(host) if a.at < began[0] + bad_s]
     assert len(refused) <= 8 + 1 + holds, f"{len(refused)} requests in {bad_s} s of 503"
