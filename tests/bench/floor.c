@@ -4,8 +4,8 @@
  *
  * Fetches COUNT bare-URL jobs, INFLIGHT at once, produces each body under its job's key, waits for the deliveries and commits. With N
  * lanes (1) the transfers are spread over N multis as the daemon spreads them; with --fresh each fetch opens a connection; with --dns
- * c-ares asks that server for each host, once. Prints
- * `jobs=N cpu_us=N wall_us=N` (CPU of this process from the first job to the last delivery). A yardstick for tests: never a worker. */
+ * c-ares asks that server for each host, once. Prints `jobs=N cpu_us=N wall_us=N` (CPU of this process from the first job to the last
+ * delivery). A yardstick for tests: never a worker. */
 #include <ares.h>
 #include <arpa/inet.h>
 #include <curl/curl.h>

@@ -44,7 +44,6 @@ class Fault:
     since_ms: float = None
     overlaps: bool = False  # the next one does not wait until this one is over
     dead: str = None  # whom it killed
-    limit_s: float = None  # for its recovery, where it is not its kind's
     note: str = None  # what came of it, if that is not known beforehand
     risks: list = field(default_factory=list)
 

@@ -24,7 +24,7 @@ class Mode:
     sigkill_s: float  # until the others have done what the dead had under way
 
     def limit_s(self, fault):
-        return fault.limit_s or (self.sigkill_s if fault.dead else faults.RECOVERS_S.get(fault.kind, STUCK_S))
+        return self.sigkill_s if fault.dead else faults.RECOVERS_S.get(fault.kind, STUCK_S)
 
 
 AT_LEAST_ONCE = Mode("at least once", {"delivery": "at_least_once"}, True, faults.SESSION_S + 5)
