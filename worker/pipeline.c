@@ -114,38 +114,12 @@ static bool open_task(struct pipeline *pl, struct partition *part, struct task *
 	return true;
 }
 
-/* Where the first record lies tells what became of the topic since the commit. */
-static void check_first(struct pipeline *pl, struct partition *part, int64_t offset)
-{
-	int64_t start = -1, end = -1;
-
-	part->saw_first = true;
-	if (!part->win) {
-		part->win = window_new(offset, (int32_t)pl->opts->partition_window);
-		return;
-	}
-	int64_t expected = window_commit_point(part->win);
-	if (offset < expected) {
-		pl->metrics->completed_sets_dropped++;
-		log_warn(pl->log, "records lie below the committed offset: the topic was made anew", LOG_STR("topic", kafka_part_topic(part->kafka)),
-			 LOG_NUM("partition", kafka_part_partition(part->kafka)), LOG_NUM("committed", expected),
-			 LOG_NUM("first", offset));
-		window_restart(part->win, offset);
-		return;
-	}
-	kafka_part_watermarks(part->kafka, &start, &end);
-	if (start > expected) {
-		pl->metrics->jobs_lost += (uint64_t)(start - expected);
-		log_error(pl->log, "retention removed jobs before they were read", LOG_STR("topic", kafka_part_topic(part->kafka)),
-			  LOG_NUM("partition", kafka_part_partition(part->kafka)), LOG_NUM("lost", start - expected));
-	}
-}
-
 static void on_message(struct pipeline *pl, struct partition *part, const struct record *rec)
 {
 	pl->metrics->jobs_read++;
-	if (!part->saw_first)
-		check_first(pl, part, rec->offset);
+	if (rec->offset != part->next_read)
+		pipeline_check_gap(pl, part, rec->offset);
+	part->next_read = rec->offset + 1;
 	struct task *task = task_new(&pl->tasks, rec, loop_now_us(pl->loop), loop_epoch_ms(pl->loop));
 	task->partition = part;
 	account(pl, task);

@@ -33,10 +33,10 @@ struct partition {
 	struct list open;   /* its tasks, in offset order; the first is the lowest open job */
 	struct list held;   /* read beyond the span: tried again when it moved */
 	int64_t committed;  /* as confirmed, or -1 */
+	int64_t next_read;  /* what follows the last record read; -1 until the first */
 	int64_t epoch;      /* of its assignment */
 	bool may_read;      /* its completed set has arrived */
 	bool is_dry;        /* its queue was empty when last read */
-	bool saw_first;     /* a first record was compared with the committed offset */
 	bool is_in_commit;  /* part of the commit in flight */
 	bool is_draining;
 	int64_t cut_us, give_up_us; /* while draining: when transfers are aborted, when deliveries and the commit are given up */
@@ -114,6 +114,10 @@ void pipeline_turn(void *pl);
 struct partition *pipeline_add_partition(struct pipeline *pl, struct kafka_part *kafka);
 /* A record that nobody read from Kafka, into a partition with kafka == NULL; with a watch only. */
 void pipeline_put(struct pipeline *pl, struct partition *part, const struct record *rec);
+/* A record is read that does not follow the last one; the first one tells what became of the topic since the commit. */
+void pipeline_check_gap(struct pipeline *pl, struct partition *part, int64_t offset);
+/* Of the offsets between the last record read and `upto`, those that retention took; others are markers or were compacted. */
+void pipeline_count_lost(struct pipeline *pl, const struct partition *part, int64_t upto);
 void pipeline_begin_partition(struct pipeline *pl, struct partition *part, int64_t offset, const char *metadata, size_t len);
 /* Stops reading; waiting and backing-off jobs are let go; transfers have until cut_us, deliveries and the last commit until
  * give_up_us. Calling again only shortens. */

@@ -10,6 +10,7 @@ struct partition *pipeline_add_partition(struct pipeline *pl, struct kafka_part 
 
 	part->kafka = kafka;
 	part->committed = -1;
+	part->next_read = -1;
 	part->epoch = pl->epoch;
 	admit_part_init(&pl->admit, &part->admit);
 	list_init(&part->open);
@@ -33,6 +34,34 @@ void pipeline_begin_partition(struct pipeline *pl, struct partition *part, int64
 	}
 	part->may_read = true;
 	loop_again(pl->loop);
+}
+
+void pipeline_count_lost(struct pipeline *pl, const struct partition *part, int64_t upto)
+{
+	int64_t from = part->next_read >= 0 ? part->next_read : window_commit_point(part->win), start = -1, end = -1;
+
+	kafka_part_watermarks(part->kafka, &start, &end);
+	int64_t lost = MIN(start, upto) - from;
+	if (lost <= 0)
+		return;
+	pl->metrics->jobs_lost += (uint64_t)lost;
+	log_error(pl->log, "retention removed jobs before they were read", LOG_STR("topic", kafka_part_topic(part->kafka)),
+		  LOG_NUM("partition", kafka_part_partition(part->kafka)), LOG_NUM("lost", lost));
+}
+
+void pipeline_check_gap(struct pipeline *pl, struct partition *part, int64_t offset)
+{
+	if (!part->win) {
+		part->win = window_new(offset, (int32_t)pl->opts->partition_window);
+	} else if (part->next_read < 0 && offset < window_commit_point(part->win)) {
+		pl->metrics->completed_sets_dropped++;
+		log_warn(pl->log, "records lie below the committed offset: the topic was made anew", LOG_STR("topic", kafka_part_topic(part->kafka)),
+			 LOG_NUM("partition", kafka_part_partition(part->kafka)),
+			 LOG_NUM("committed", window_commit_point(part->win)), LOG_NUM("first", offset));
+		window_restart(part->win, offset);
+	} else {
+		pipeline_count_lost(pl, part, offset);
+	}
 }
 
 void pipeline_drain_partition(struct pipeline *pl, struct partition *part, int64_t cut_us, int64_t give_up_us)

@@ -29,21 +29,6 @@ size_t pipeline_pace_room(const struct pipeline *pl)
 	return (size_t)((now_us - MAX(pl->pace_us, now_us - PACE_SLACK_US)) / pl->replay->interval_us + 1);
 }
 
-/* Jobs below its commit point are done, so what lies below the log's start now is lost. */
-static void count_lost(struct pipeline *pl, struct partition *part, int64_t stop)
-{
-	int64_t start = -1, end = -1, expected = window_commit_point(part->win);
-
-	part->saw_first = true;
-	kafka_part_watermarks(part->kafka, &start, &end);
-	int64_t lost = MIN(start, stop) - expected;
-	if (lost <= 0)
-		return;
-	pl->metrics->jobs_lost += (uint64_t)lost;
-	log_error(pl->log, "retention removed jobs before they were read", LOG_STR("topic", kafka_part_topic(part->kafka)),
-		  LOG_NUM("partition", kafka_part_partition(part->kafka)), LOG_NUM("lost", lost));
-}
-
 void pipeline_reach_stops(struct pipeline *pl)
 {
 	if (!pl->replay)
@@ -55,8 +40,9 @@ void pipeline_reach_stops(struct pipeline *pl)
 		if (!part->win || part->is_draining || !kafka_part_is_at_stop(part->kafka) || !list_empty(&part->held) ||
 		    window_next(part->win) >= stop)
 			continue;
-		if (!part->saw_first)
-			count_lost(pl, part, stop);
+		if (part->next_read < stop)
+			pipeline_count_lost(pl, part, stop);
+		part->next_read = stop;
 		window_skip_to(part->win, stop);
 	}
 }

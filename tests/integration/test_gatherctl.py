@@ -344,6 +344,7 @@ def test_tail_puts_bodies_into_files(sandbox, tmp_path):
 
 def test_tail_since(topics, broker):
     t = topics(broker.bootstrap, 2)
+    t.alter("results", retention_ms=-1)  # they are of 2023
     for i in range(6):
         value = t.result_pb2.FetchResult(job_id=str(i)).SerializeToString()
         t.producer.produce(t.name("results"), value, partition=i % 2, timestamp=1700000000000 + i * 60000)

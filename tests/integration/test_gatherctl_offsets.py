@@ -36,10 +36,6 @@ class Group:
         c.close()
         return [(p.offset if p.offset >= 0 else None, p.metadata or "") for p in got]
 
-    def delete_below(self, partition, offset):
-        where = TopicPartition(self.topic, partition, offset)
-        self.t.admin.delete_records([where])[where].result(30)
-
     def ask(self, *args):
         return ctl("offsets", *args[:1], *self.base, *args[1:]) if args and args[0] == "reset" else ctl("offsets", *self.base, *args)
 
@@ -70,7 +66,7 @@ def counts(row):
 def test_offsets_of_each_partition(group):
     group.commit(0, 2)
     group.commit(1, 3, "not a set")
-    group.delete_below(0, 4)
+    group.t.delete_below(0, 4)
     shown = group.shown()
     assert [counts(row) for row in shown["partitions"]] == [[4, 2, 0, 10, 6, 2], [0, 3, 0, 10, 7, 0], [0, None, 0, 0, 0, 0]]
     assert [r["note"] for r in shown["partitions"]] == ["retention was faster than the workers", "the completed set cannot be read",
@@ -102,7 +98,7 @@ def test_offsets_of_a_worker_under_way(group, origin, start_worker):
     # What is complete above the commit point is done again, too.
     assert plan["partitions"] == [{"topic": group.topic, "partition": 2, "from": 20, "to": 18, "again": 9, "skipped": 0}]
     # Two more are deleted: the hanging one, which is lost, and one that was done.
-    group.delete_below(2, 22)
+    group.t.delete_below(2, 22)
     assert counts(group.shown()["partitions"][2]) == [22, 20, 6, 28, 0, 1]
 
 

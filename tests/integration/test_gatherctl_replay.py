@@ -166,8 +166,25 @@ def test_only_some_jobs_and_a_topic_of_their_own(lived):
     assert s.results_of("local") == [f"1.{N}", f"1.{N + 1}"] and not s.results_of("failed")
 
 
+def test_jobs_that_retention_takes_meanwhile_are_said(make_scene, nginx):
+    s = make_scene("gone")
+    s.put([f"{nginx.url}/ok"] * 30)
+    first = s.start("--partition", "0:0-30", "--id", "gone", "--rate", "4")
+    s.wait_results("gone", 2)
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=60)
+    s.reader.to_end()
+    n = len(s.results_of("gone"))
+    s.topics.delete_below(0, 28)
+    done = s.replay("--id", "gone", "--json")
+    assert done.returncode == 0 and "retention removed jobs" in done.stderr, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["done"], said["results"], said["lost"]) == (30, 2, 28 - n)
+
+
 def test_two_processes_share_a_range_of_time(make_scene, nginx):
     s = make_scene("shared")
+    s.topics.alter("jobs", retention_ms=-1)  # they are of 2023
     for first, hour in [(0, 1), (20, 2), (60, 3)]:
         s.put([f"{nginx.url}/ok"] * (20 if first != 20 else 40), first, at_ms=1700000000000 + hour * 3600000)
     hours = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1700000000 + hour * 3600)) for hour in range(4)]

@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 import proc
 import worker
@@ -222,6 +223,34 @@ def test_workers_join_and_leave_and_every_job_has_one_result(broker, nginx, topi
     assert {name: w.wait_exit(60) for name, w in workers.items()} == dict.fromkeys("abcd", 0)
     Ledger(jobs, [r.result for r in reader.to_end()]).assert_exact()
     assert {r.worker.instance for r in reader.results()} >= {"a", "b", "c"}
+
+
+# --- retention is faster ---
+
+def test_jobs_that_retention_takes_from_under_a_worker_are_counted(broker, origin, topics, start_worker):
+    """The first gap is before its first record, the second while it reads."""
+    t = topics(broker.bootstrap)
+    for i in range(200):
+        t.produce(t.job(f"job-{i}", f"{origin.url}/delay/20"))
+        t.flush()  # each a batch of its own, so that little is read ahead
+    settled = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": t.prefix})
+    settled.commit(offsets=[TopicPartition(t.name("jobs"), 0, 20)], asynchronous=False)
+    settled.close()
+    t.delete_below(0, 50)
+    w = start_worker(t.options(host__inflight=1000, partition__inflight=4, partition__window=50, kafka__consumer__queued__min__messages=1,
+                               kafka__consumer__fetch__message__max__bytes=500))
+    reader = t.reader()
+    reader.until(10)
+    assert w.metric("gatherd_jobs_lost_total") == 30
+    t.delete_below(0, 180)
+    w.wait_metric("gatherd_jobs_lost_total", 31)
+    lost = int(w.metric("gatherd_jobs_lost_total"))
+    reader.until(180 - lost)
+    w.stop()
+    # Each offset from the commit on has a result or is counted.
+    assert sorted(r.source.offset for r in reader.results())[-20:] == list(range(180, 200))
+    assert len(reader.to_end()) == len({r.job_id for r in reader.results()}) == 180 - lost
+    assert w.read_log().count("retention removed jobs before they were read") == 2
 
 
 # --- a slow head ---

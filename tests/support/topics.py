@@ -210,6 +210,11 @@ class Topics:
         self.flush()
         return set(ids)
 
+    def delete_below(self, partition, offset, kind="jobs"):
+        """What retention does, at once."""
+        where = TopicPartition(self.name(kind), partition, offset)
+        self.admin.delete_records([where])[where].result(30)
+
     def flush(self, timeout_s=120):
         left = self.producer.flush(timeout_s)
         assert left == 0 and not self.undelivered, f"{left} jobs not produced; {self.undelivered[:3]}"

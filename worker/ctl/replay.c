@@ -49,6 +49,7 @@ struct run {
 	struct worker *worker;
 	int64_t done; /* of the whole group, as last heard */
 	uint64_t outcomes[OUTCOME_COUNT];
+	uint64_t lost; /* to retention, counted as done */
 };
 
 /* --- the name --- */
@@ -138,7 +139,9 @@ static int run_worker(struct run *run)
 	} else {
 		loop_guard(worker_loop(run->worker), WORKER_TURN_LIMIT_US, WORKER_STALL_LOG_EVERY_US, WORKER_STALL_GIVE_UP_US);
 		err = worker_run(run->worker) ? -ERR_CANCELLED : 0;
-		memcpy(run->outcomes, worker_pipeline(run->worker)->metrics->results, sizeof(run->outcomes));
+		const struct metrics *metrics = worker_pipeline(run->worker)->metrics;
+		memcpy(run->outcomes, metrics->results, sizeof(run->outcomes));
+		run->lost = metrics->jobs_lost;
 		worker_free(run->worker);
 	}
 	progress_clear(&replay->progress);
@@ -166,9 +169,9 @@ static void print_as_json(const struct run *run, bool is_done)
 	for (int i = 0; i < OUTCOME_COUNT; i++)
 		if (run->outcomes[i])
 			json_object_set_new(outcomes, outcome_name((enum outcome)i), json_integer((json_int_t)run->outcomes[i]));
-	print_json(stdout, json_pack("{s:s,s:s,s:b,s:I,s:I,s:I,s:o}", "id", replay->id, "group", replay->group, "complete",
+	print_json(stdout, json_pack("{s:s,s:s,s:b,s:I,s:I,s:I,s:I,s:o}", "id", replay->id, "group", replay->group, "complete",
 				     (int)is_done, "jobs", (json_int_t)replay->total, "done", (json_int_t)run->done, "results",
-				     (json_int_t)sum(run), "outcomes", outcomes));
+				     (json_int_t)sum(run), "lost", (json_int_t)run->lost, "outcomes", outcomes));
 }
 
 static void print_as_text(const struct run *run)
@@ -187,6 +190,8 @@ static void print_as_text(const struct run *run)
 		       outcome_name((enum outcome)i));
 		before = ", ";
 	}
+	if (run->lost)
+		printf("; %s lost to retention", progress_number((int64_t)run->lost, results, sizeof(results)));
 	putchar('\n');
 }
 
@@ -274,7 +279,7 @@ const struct ctl_command replay_command = {
 	"The jobs are fetched here, by a worker as gatherd's with the same settings, in the group GROUP.replay.ID; the live group is\n"
 	"not disturbed. Results carry replay_id and the same job_id. The range is fixed when the replay begins: stopped or killed, the\n"
 	"same command with its --id goes on where it was; several at once, on any machines, share the work. Each exits 0 when the\n"
-	"whole range is done, 1 when it was stopped before.\n"
+	"whole range is done, 1 when it was stopped before. Jobs that retention took meanwhile are said, and count as done.\n"
 	"`--only failed`: jobs with a result, but none that is OK or NOT_MODIFIED, among the results of no replay as they were when\n"
 	"the replay began.\n",
     .examples = "  gatherctl replay -b localhost:9092 --from 2h                         # the jobs of the last two hours\n"
