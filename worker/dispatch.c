@@ -27,6 +27,7 @@ struct dispatcher {
 	struct list failed;  /* to be produced again when the timer fires */
 	struct list sent;    /* with the producer, oldest first */
 	struct list kept;    /* exactly once: in the open transaction */
+	bool is_held;
 	size_t n_again;	     /* exactly once: the next commit must wait for these */
 	struct loop_timer again;
 	size_t bytes;
@@ -143,9 +144,13 @@ bool dispatch_give_up(struct dispatcher *disp, struct task *task)
 	return has_letter;
 }
 
-/* False when the producer has no room: the caller need not try others now. */
+/* False when the producer has no room, or none is to be used: the caller need not try others now. */
 static bool produce(struct dispatcher *disp, struct dispatch *dsp)
 {
+	if (disp->is_held) {
+		list_push(&disp->stalled, &dsp->node);
+		return false;
+	}
 	dsp->delivery.joins = dsp->is_again;
 	int err = kafka_out_produce(disp->out, &dsp->delivery);
 
@@ -433,7 +438,7 @@ void dispatch_on_room(struct dispatcher *disp)
 {
 	size_t n = disp->stalled.len;
 
-	while (n-- > 0) {
+	while (n-- > 0 && !disp->is_held) {
 		struct dispatch *dsp = LIST_ENTRY(list_pop(&disp->stalled), struct dispatch, node);
 		if (!produce(disp, dsp)) {
 			/* Back to the front: it is the oldest. */
@@ -442,6 +447,18 @@ void dispatch_on_room(struct dispatcher *disp)
 			return;
 		}
 	}
+}
+
+void dispatch_hold(struct dispatcher *disp, bool is_held)
+{
+	disp->is_held = is_held;
+	if (!is_held)
+		dispatch_on_room(disp);
+}
+
+bool dispatch_is_held(const struct dispatcher *disp)
+{
+	return disp->is_held;
 }
 
 size_t dispatch_bytes(const struct dispatcher *disp)

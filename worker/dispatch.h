@@ -1,7 +1,7 @@
 /* dispatch - what a finished task sends to Kafka: its dead letter when one is due, then its result.
  *
  * Happy path: dispatch_send -> (dead letter acknowledged) -> result acknowledged -> on_done(task).
- * Failure modes: no room in the producer -> waits in a list, tried again at each delivery report; not delivered -> produced again
+ * Failure modes: no room in the producer, or held -> waits in a list, tried again at each delivery report; not delivered -> produced again
  * after a second, counted; a result refused for its size -> again without its body, then ever smaller; a dead letter refused for its
  * size -> dropped, counted, said in the result.
  * The bytes belong to the dispatch until acknowledged; exactly once, until the transaction is committed: one that was aborted is
@@ -47,6 +47,10 @@ void dispatch_on_txn(struct dispatcher *disp, enum txn_end end);
 /* To be called from kafka_out's events. */
 void dispatch_on_delivered(struct dispatcher *disp, struct delivery *delivery, int err);
 void dispatch_on_room(struct dispatcher *disp);
+
+/* Held: nothing more is given to the producer, it waits as if that had no room. */
+void dispatch_hold(struct dispatcher *disp, bool is_held);
+bool dispatch_is_held(const struct dispatcher *disp);
 
 /* Bytes of payloads held. */
 size_t dispatch_bytes(const struct dispatcher *disp);

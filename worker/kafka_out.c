@@ -401,6 +401,8 @@ static void on_event(struct kafka_out *out, struct producer *prod, rd_kafka_even
 	case RD_KAFKA_EVENT_ERROR:
 		kafka_log_error(out->log, &out->errors, "producer", ev, loop_now_us(out->loop));
 		out->is_suspicious |= kafka_is_refusal(rd_kafka_event_error(ev));
+		if (rd_kafka_event_error(ev) == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+			out->events->on_cut_off(out->ctx);
 		if (rd_kafka_event_error_is_fatal(ev))
 			producer_retire(out, prod, rd_kafka_event_error_string(ev));
 		break;

@@ -46,6 +46,8 @@ struct kafka_out_events {
 	void (*on_delivered)(void *ctx, struct delivery *delivery, int err);
 	/* The queue was full and has room again. */
 	void (*on_room)(void *ctx);
+	/* No broker is reachable: what was produced and is produced now may come out much later. */
+	void (*on_cut_off)(void *ctx);
 	/* Exactly once. */
 	void (*on_txn)(void *ctx, enum txn_end end, const char *detail);
 	void (*on_fatal)(void *ctx, int err, const char *detail);

@@ -91,8 +91,10 @@ static void finish_revoke(struct worker *worker)
 	worker->is_revoking = false;
 	for (size_t i = 0; i < worker->n_revoked; i++)
 		pipeline_remove_partition(&worker->pl, kafka_part_ctx(worker->revoked[i]));
-	if (list_empty(&worker->pl.partitions))
+	if (list_empty(&worker->pl.partitions)) {
 		kafka_out_purge(worker->pl.out);
+		dispatch_hold(worker->pl.dispatcher, false);
+	}
 	if (worker->metrics.revoke_undelivered != before)
 		log_warn(worker->log, "the broker did not acknowledge results in time; those already sent may be doubled",
 			 LOG_NUM("results", worker->metrics.revoke_undelivered - before));
@@ -269,6 +271,13 @@ static void on_room(void *ctx)
 	worker->pl.commit_waits = false;
 	dispatch_on_room(worker->pl.dispatcher);
 	loop_again(worker->loop);
+}
+
+static void on_cut_off(void *ctx)
+{
+	struct worker *worker = ctx;
+
+	pipeline_hold_output(&worker->pl);
 }
 
 /* ---- health ---- */
@@ -522,7 +531,7 @@ static int start_io(struct worker *worker, char **ret_error)
 							 .on_plan = on_plan,
 							 .on_fatal = on_fatal};
 	static const struct kafka_out_events out_events = {
-	    .on_delivered = on_delivered, .on_room = on_room, .on_txn = on_txn, .on_fatal = on_fatal};
+	    .on_delivered = on_delivered, .on_room = on_room, .on_cut_off = on_cut_off, .on_txn = on_txn, .on_fatal = on_fatal};
 	struct options *opts = worker->opts;
 	struct pipeline *pl = &worker->pl;
 	const struct worker_replay *replay = worker->config.replay;

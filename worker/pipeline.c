@@ -783,6 +783,7 @@ void pipeline_turn(void *ctx)
 	admit_sweep(&pl->admit, now_us, SWEEP_PER_TURN);
 	pipeline_robots_trim(pl);
 	pipeline_reach_stops(pl);
+	pipeline_watch_output(pl);
 	if (pipeline_commit_due_us(pl) <= now_us)
 		pipeline_commit(pl);
 	wake_us = drain(pl);

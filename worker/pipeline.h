@@ -96,6 +96,8 @@ struct pipeline {
 	bool is_paused;  /* memory.max is far exceeded: all transfers but one stand still */
 	int64_t commit_started_us;
 	int64_t last_commit_us;    /* when the last one was sent */
+	int64_t confirmed_us;      /* when the last one was confirmed */
+	int64_t held_us;	   /* since when results are held, as dispatch_is_held says */
 	int32_t uncommitted;       /* deliveries since then */
 	bool commit_in_flight;
 	bool commit_waits; /* exactly once: until something comes back from the producer */
@@ -174,6 +176,11 @@ void pipeline_drop(struct pipeline *pl, struct task *task);
 /* When the next commit may go; INT64_MAX when nothing is to be committed, or one is in flight. */
 int64_t pipeline_commit_due_us(const struct pipeline *pl);
 void pipeline_commit(struct pipeline *pl);
+/* At least once, the broker is out of reach: results that come now are held until a commit is confirmed. When the session ends before
+ * that, their jobs are done again elsewhere, and what had gone out would be doubled. */
+void pipeline_hold_output(struct pipeline *pl);
+/* The same, when nobody said so: neither results nor commits are acknowledged for a while. */
+void pipeline_watch_output(struct pipeline *pl);
 /* At least once: the commit is answered. */
 void pipeline_on_committed(struct pipeline *pl, int err, const char *detail);
 /* Exactly once: the transaction has ended. */

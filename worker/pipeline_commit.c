@@ -8,10 +8,14 @@
 
 #define COMMIT_SOON_US (20 * US_PER_MS)
 #define COMMIT_SOON_DELIVERIES 64
+#define SILENCE_US US_PER_S
 
-static bool wants_commit(const struct partition *part)
+/* While results are held also without news: its answer says that we are still a member. */
+static bool wants_commit(const struct pipeline *pl, const struct partition *part)
 {
-	return part->win && window_is_dirty(part->win) && !part->is_in_commit;
+	bool asks = dispatch_is_held(pl->dispatcher) && !list_empty(&part->open);
+
+	return part->win && (window_is_dirty(part->win) || asks) && !part->is_in_commit;
 }
 
 /* Exactly once: the results go in one transaction with the offsets, which closes first. */
@@ -43,7 +47,7 @@ void pipeline_commit(struct pipeline *pl)
 	arena_init(&arena, 4096);
 	struct kafka_commit *rows = arena_alloc(&arena, (pl->partitions.len + 1) * sizeof(*rows));
 	LIST_EACH(&pl->partitions, part, struct partition, node) {
-		if (!wants_commit(part))
+		if (!wants_commit(pl, part))
 			continue;
 		char *metadata = arena_alloc(&arena, OFFSETMAP_TEXT_MAX + 1);
 		int64_t offset = window_snapshot(part->win, metadata);
@@ -70,7 +74,7 @@ int64_t pipeline_commit_due_us(const struct pipeline *pl)
 	if (pl->commit_in_flight || pl->commit_waits)
 		return INT64_MAX;
 	LIST_EACH(&pl->partitions, part, struct partition, node) {
-		is_wanted |= wants_commit(part);
+		is_wanted |= wants_commit(pl, part);
 		is_draining |= part->is_draining;
 	}
 	if (!is_wanted)
@@ -87,6 +91,9 @@ void pipeline_on_committed(struct pipeline *pl, int err, const char *detail)
 		log_warn(pl->log, "commit failed, it is tried again", LOG_STR("detail", detail));
 	} else {
 		pl->metrics->commits++;
+		pl->confirmed_us = loop_now_us(pl->loop);
+		if (dispatch_is_held(pl->dispatcher) && pl->commit_started_us >= pl->held_us)
+			dispatch_hold(pl->dispatcher, false);
 		hist_observe(&pl->metrics->commit_seconds, clock_now_us() - pl->commit_started_us);
 	}
 	LIST_EACH(&pl->partitions, part, struct partition, node) {
@@ -94,6 +101,24 @@ void pipeline_on_committed(struct pipeline *pl, int err, const char *detail)
 			window_mark_dirty(part->win);
 		part->is_in_commit = false;
 	}
+}
+
+void pipeline_hold_output(struct pipeline *pl)
+{
+	if (pl->opts->delivery != DELIVERY_AT_LEAST_ONCE || list_empty(&pl->partitions) || dispatch_is_held(pl->dispatcher))
+		return;
+	log_info(pl->log, "no broker answers: results are held until a commit is confirmed");
+	pl->held_us = clock_now_us();
+	dispatch_hold(pl->dispatcher, true);
+	loop_again(pl->loop);
+}
+
+void pipeline_watch_output(struct pipeline *pl)
+{
+	int64_t now_us = loop_now_us(pl->loop), oldest_us = dispatch_oldest_us(pl->dispatcher, NULL);
+
+	if (oldest_us && now_us - oldest_us > SILENCE_US && now_us - pl->confirmed_us > SILENCE_US)
+		pipeline_hold_output(pl);
 }
 
 void pipeline_on_txn(struct pipeline *pl, enum txn_end end, const char *detail)

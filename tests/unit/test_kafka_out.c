@@ -17,7 +17,7 @@ struct sender {
 	struct options *opts;
 	struct kafka_out *out;
 	int errs[RECORDS_MAX];
-	size_t n_delivered, n_room;
+	size_t n_delivered, n_room, n_cut_off;
 };
 
 static void on_delivered(void *ctx, struct delivery *dlv, int err)
@@ -40,9 +40,17 @@ static void on_room(void *ctx)
 	sender->n_room++;
 }
 
+static void on_cut_off(void *ctx)
+{
+	struct sender *sender = ctx;
+
+	sender->n_cut_off++;
+}
+
 static struct sender *sender_new(struct world *world, const char *const *extra)
 {
-	static const struct kafka_out_events events = {.on_delivered = on_delivered, .on_room = on_room, .on_fatal = on_fatal};
+	static const struct kafka_out_events events = {
+	    .on_delivered = on_delivered, .on_room = on_room, .on_cut_off = on_cut_off, .on_fatal = on_fatal};
 	struct sender *sender = xcalloc(1, sizeof(*sender));
 	char *error = NULL;
 
@@ -272,6 +280,20 @@ static void a_full_queue_says_when_there_is_room(void **state)
 	sender_free(sender);
 }
 
+static void a_broker_out_of_reach_is_said(void **state)
+{
+	struct world *world = *state;
+	struct sender *sender = sender_new(world, NULL);
+	struct delivery dlv = result_of("k", "0");
+
+	assert_int_equal(kafka_out_produce(sender->out, &dlv), 0);
+	WAIT_FOR(world, sender->n_delivered == 1);
+	assert_int_equal(sender->n_cut_off, 0);
+	rd_kafka_mock_broker_set_down(world->cluster, 1);
+	WAIT_FOR(world, sender->n_cut_off > 0);
+	sender_free(sender);
+}
+
 /* The deliveries' memory is ours again when it returns. */
 static void what_is_in_flight_is_given_up_at_the_cut(void **state)
 {
@@ -310,6 +332,7 @@ int main(int argc, char **argv)
 	    IN_WORLD(results_are_delivered_as_given),	    IN_WORLD(a_record_over_the_limit_is_refused_at_once),
 	    IN_WORLD(a_refused_batch_is_sent_one_by_one),   IN_WORLD(a_fatal_error_is_survived),
 	    IN_WORLD(what_the_broker_never_took_is_not_delivered), IN_WORLD(a_full_queue_says_when_there_is_room),
+	    IN_WORLD(a_broker_out_of_reach_is_said),
 	    IN_WORLD(what_is_in_flight_is_given_up_at_the_cut),
 	};
 
