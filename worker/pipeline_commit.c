@@ -103,22 +103,30 @@ void pipeline_on_committed(struct pipeline *pl, int err, const char *detail)
 	}
 }
 
-void pipeline_hold_output(struct pipeline *pl)
+/* True when it was not held before. */
+static bool hold_output(struct pipeline *pl)
 {
 	if (pl->opts->delivery != DELIVERY_AT_LEAST_ONCE || list_empty(&pl->partitions) || dispatch_is_held(pl->dispatcher))
-		return;
-	log_info(pl->log, "no broker answers: results are held until a commit is confirmed");
+		return false;
 	pl->held_us = clock_now_us();
 	dispatch_hold(pl->dispatcher, true);
 	loop_again(pl->loop);
+	return true;
 }
 
+void pipeline_hold_output(struct pipeline *pl)
+{
+	if (hold_output(pl))
+		log_info(pl->log, "no broker answers: results are held until a commit is confirmed");
+}
+
+/* Nothing is said: when only the results' topic is slow, the commit that asks is confirmed at once, again and again. */
 void pipeline_watch_output(struct pipeline *pl)
 {
 	int64_t now_us = loop_now_us(pl->loop), oldest_us = dispatch_oldest_us(pl->dispatcher, NULL);
 
 	if (oldest_us && now_us - oldest_us > SILENCE_US && now_us - pl->confirmed_us > SILENCE_US)
-		pipeline_hold_output(pl);
+		hold_output(pl);
 }
 
 void pipeline_on_txn(struct pipeline *pl, enum txn_end end, const char *detail)
