@@ -438,7 +438,7 @@ void dispatch_on_room(struct dispatcher *disp)
 {
 	size_t n = disp->stalled.len;
 
-	while (n-- > 0 && !disp->is_held) {
+	while (n-- > 0) {
 		struct dispatch *dsp = LIST_ENTRY(list_pop(&disp->stalled), struct dispatch, node);
 		if (!produce(disp, dsp)) {
 			/* Back to the front: it is the oldest. */

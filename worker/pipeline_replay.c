@@ -40,9 +40,7 @@ void pipeline_reach_stops(struct pipeline *pl)
 		if (!part->win || part->is_draining || !kafka_part_is_at_stop(part->kafka) || !list_empty(&part->held) ||
 		    window_next(part->win) >= stop)
 			continue;
-		if (part->next_read < stop)
-			pipeline_count_lost(pl, part, stop);
-		part->next_read = stop;
+		pipeline_count_lost(pl, part, stop);
 		window_skip_to(part->win, stop);
 	}
 }
