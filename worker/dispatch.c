@@ -8,6 +8,7 @@
 
 #define KEY_BYTES_MAX 16384
 #define AGAIN_US US_PER_S
+#define WAVE_US (10 * US_PER_MS)
 /* A result without its body is always tried down to this size; a topic that takes less is kept waiting and said. */
 #define RESULT_BYTES_MIN 2048
 #define HEADERS_OUT_MAX 8
@@ -23,13 +24,13 @@ struct dispatcher {
 	const struct dispatch_events *events;
 	void *ctx;
 	bool is_exactly_once;
-	struct list stalled; /* waiting for room in the producer, oldest first */
+	struct list stalled; /* waiting for the next wave, or for room in the producer, oldest first */
 	struct list failed;  /* to be produced again when the timer fires */
 	struct list sent;    /* with the producer, oldest first */
 	struct list kept;    /* exactly once: in the open transaction */
 	bool is_held;
 	size_t n_again;	     /* exactly once: the next commit must wait for these */
-	struct loop_timer again;
+	struct loop_timer again, wave;
 	size_t bytes;
 };
 
@@ -48,6 +49,7 @@ struct dispatch {
 };
 
 static bool produce(struct dispatcher *disp, struct dispatch *dsp);
+static void on_delivered(struct dispatcher *disp, struct delivery *delivery, int err);
 
 /* Tried again a second after the first one failed: a stream of failures does not put it off. */
 static void push_failed(struct dispatcher *disp, struct dispatch *dsp)
@@ -70,6 +72,11 @@ static void on_again(void *ctx)
 		produce(disp, dsp);
 }
 
+static void on_wave(void *ctx)
+{
+	dispatch_on_room(ctx);
+}
+
 struct dispatcher *dispatcher_new(struct loop *loop, struct metrics *metrics, struct log *log, const struct options *opts,
 				  const char *instance, const struct dispatch_events *events, void *ctx)
 {
@@ -88,6 +95,7 @@ struct dispatcher *dispatcher_new(struct loop *loop, struct metrics *metrics, st
 	list_init(&disp->sent);
 	list_init(&disp->kept);
 	loop_timer_init(loop, &disp->again, on_again, disp);
+	loop_timer_init(loop, &disp->wave, on_wave, disp);
 	return disp;
 }
 
@@ -96,6 +104,7 @@ void dispatcher_free(struct dispatcher *disp)
 	if (!disp)
 		return;
 	loop_timer_done(&disp->again);
+	loop_timer_done(&disp->wave);
 	free(disp);
 }
 
@@ -147,15 +156,11 @@ bool dispatch_give_up(struct dispatcher *disp, struct task *task)
 /* False when the producer has no room, or none is to be used: the caller need not try others now. */
 static bool produce(struct dispatcher *disp, struct dispatch *dsp)
 {
-	if (disp->is_held) {
-		list_push(&disp->stalled, &dsp->node);
-		return false;
-	}
 	dsp->delivery.joins = dsp->is_again;
-	int err = kafka_out_produce(disp->out, &dsp->delivery);
+	int err = disp->is_held ? -ERR_FULL : kafka_out_produce(disp->out, &dsp->delivery);
 
 	if (err == -ERR_FULL) {
-		disp->metrics->queue_full++;
+		disp->metrics->queue_full += !disp->is_held;
 		if (dsp->is_again) /* others may be refused until it is through */
 			list_push_front(&disp->stalled, &dsp->node);
 		else
@@ -164,8 +169,21 @@ static bool produce(struct dispatcher *disp, struct dispatch *dsp)
 	}
 	list_push(&disp->sent, &dsp->node);
 	if (err)
-		dispatch_on_delivered(disp, &dsp->delivery, err);
+		on_delivered(disp, &dsp->delivery, err);
 	return true;
+}
+
+/* At once while nothing is under way. Else it goes with the next wave, when all of this one is acknowledged, or after WAVE_US when the
+ * broker takes longer: a request for each record, of which many come in one round trip, costs the broker and us more than the record. */
+static void submit(struct dispatcher *disp, struct dispatch *dsp)
+{
+	if (list_empty(&disp->sent) || dsp->is_again) {
+		produce(disp, dsp);
+		return;
+	}
+	if (list_empty(&disp->stalled))
+		loop_timer_set(&disp->wave, loop_now_us(disp->loop) + WAVE_US);
+	list_push(&disp->stalled, &dsp->node);
 }
 
 static void add_header(struct dispatch *dsp, const char *name, struct span value)
@@ -223,7 +241,7 @@ static void send_dead_letter(struct dispatcher *disp, struct task *task)
 	add_header(dsp, "gatherd-dlq-partition", number(dsp, 0, task->rec.partition));
 	add_header(dsp, "gatherd-dlq-offset", number(dsp, 1, task->rec.offset));
 	add_header(dsp, "gatherd-dlq-timestamp", number(dsp, 2, task->rec.timestamp_ms));
-	produce(disp, dsp);
+	submit(disp, dsp);
 }
 
 static size_t record_overhead(const struct dispatch *dsp)
@@ -275,7 +293,7 @@ static void send_result(struct dispatcher *disp, struct task *task)
 	if (!dsp->payload)
 		encode_result(disp, dsp);
 	dsp->delivery.value = (struct span){dsp->payload, dsp->payload_len};
-	produce(disp, dsp);
+	submit(disp, dsp);
 }
 
 void dispatch_send(struct dispatcher *disp, struct task *task)
@@ -414,7 +432,7 @@ void dispatch_on_txn(struct dispatcher *disp, enum txn_end end)
 	}
 }
 
-void dispatch_on_delivered(struct dispatcher *disp, struct delivery *delivery, int err)
+static void on_delivered(struct dispatcher *disp, struct delivery *delivery, int err)
 {
 	struct dispatch *dsp = CONTAINER_OF(delivery, struct dispatch, delivery);
 
@@ -434,10 +452,19 @@ void dispatch_on_delivered(struct dispatcher *disp, struct delivery *delivery, i
 	}
 }
 
+void dispatch_on_delivered(struct dispatcher *disp, struct delivery *delivery, int err)
+{
+	on_delivered(disp, delivery, err);
+	if (list_empty(&disp->sent))
+		dispatch_on_room(disp);
+}
+
 void dispatch_on_room(struct dispatcher *disp)
 {
 	size_t n = disp->stalled.len;
 
+	if (n)
+		loop_timer_clear(&disp->wave);
 	while (n-- > 0) {
 		struct dispatch *dsp = LIST_ENTRY(list_pop(&disp->stalled), struct dispatch, node);
 		if (!produce(disp, dsp)) {

@@ -1,6 +1,7 @@
 /* dispatch - what a finished task sends to Kafka: its dead letter when one is due, then its result.
  *
- * Happy path: dispatch_send -> (dead letter acknowledged) -> result acknowledged -> on_done(task).
+ * Happy path: dispatch_send -> (dead letter acknowledged) -> result acknowledged -> on_done(task). A lone result goes to the producer at
+ * once, others gather while some are under way: little wait at a low rate, few requests at a high one.
  * Failure modes: no room in the producer, or held -> waits in a list, tried again at each delivery report; not delivered -> produced again
  * after a second, counted; a result refused for its size -> again without its body, then ever smaller; a dead letter refused for its
  * size -> dropped, counted, said in the result.

@@ -42,7 +42,7 @@ const struct kafka_default kafka_defaults[] = {
     {KAFKA_PRODUCER, "enable.idempotence", "true", "a retry inside the client doubles nothing"},
     {KAFKA_PRODUCER, "acks", "all", "a result counts when every in-sync replica has it"},
     {KAFKA_PRODUCER, "compression.type", "lz4", "bodies are mostly text, and it costs little"},
-    {KAFKA_PRODUCER, "linger.ms", "1", "batches under load, no wait to speak of without"},
+    {KAFKA_PRODUCER, "linger.ms", "0", "a lone result waits for no others; under load gatherd gathers them itself"},
     {KAFKA_PRODUCER, "partitioner", "murmur2_random", "keys land where Java clients put them"},
     {KAFKA_PRODUCER, "queue.buffering.max.messages", "1000000", "our own accounting is the limit"},
     {KAFKA_PRODUCER, "transaction.timeout.ms", "10000", "a killed worker's offsets are free again soon (exactly once)"},
