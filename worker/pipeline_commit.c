@@ -79,7 +79,7 @@ int64_t pipeline_commit_due_us(const struct pipeline *pl)
 	}
 	if (!is_wanted)
 		return INT64_MAX;
-	bool is_soon = is_draining || pl->uncommitted >= COMMIT_SOON_DELIVERIES;
+	bool is_soon = is_draining || (pl->opts->delivery == DELIVERY_AT_LEAST_ONCE && pl->uncommitted >= COMMIT_SOON_DELIVERIES);
 	return pl->last_commit_us + (is_soon ? COMMIT_SOON_US : pl->opts->commit_interval * US_PER_MS);
 }
 
