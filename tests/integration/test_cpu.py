@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import statistics
 import subprocess
 
@@ -12,7 +13,7 @@ import worker
 
 JOBS = int(os.environ.get("GATHERD_TEST_CPU_JOBS", "20000"))
 ROUNDS = 3
-LIMIT = 2.0
+LIMIT = 1.75  # 1.03 to 1.4 were seen
 
 pytestmark = [pytest.mark.alone, pytest.mark.skipif(worker.is_instrumented(), reason="an instrumented build says nothing about cost")]
 
@@ -39,11 +40,16 @@ def floor_us(topics, broker, url, inflight):
 
 
 def gatherd_us(topics, start_worker, url, inflight):
-    """From the first job on: the worker starts on an empty topic, so that start and join do not count."""
+    """From the first job on: the worker starts on an empty topic, so that start and join do not count. It stands still while the jobs are
+    put in, so that they are all there, as they are for the floor."""
     w = start_worker(topics.options(host__inflight=1000, inflight=inflight))
     proc.wait_until(lambda: w.health("/readyz")[0] == 200, 60, "ready", w.process)
-    before = cpu_us(w.pid)
-    produce(topics, url)
+    os.kill(w.pid, signal.SIGSTOP)
+    try:
+        produce(topics, url)
+        before = cpu_us(w.pid)
+    finally:
+        os.kill(w.pid, signal.SIGCONT)
     proc.wait_until(lambda: w.metrics().get('gatherd_results_total{outcome="OK"}', 0) >= JOBS, 120, "all results", w.process)
     used = (cpu_us(w.pid) - before) / JOBS
     w.stop()
@@ -51,7 +57,7 @@ def gatherd_us(topics, start_worker, url, inflight):
 
 
 @pytest.mark.parametrize("inflight", [64, 256])
-def test_cpu_per_fetch_is_within_twice_the_floor(broker, nginx, topics, start_worker, inflight):
+def test_cpu_per_fetch_stays_near_the_floor(broker, nginx, topics, start_worker, inflight):
     ratios = []
     for _ in range(ROUNDS):
         floor = floor_us(topics(broker.bootstrap, partitions=8), broker, f"{nginx.url}/1k", inflight)
