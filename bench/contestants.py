@@ -82,6 +82,8 @@ class Floor(Contestant):
 
     def start(self, rig, shape, topics, name):
         argv = [worker.build_dir() / "tests" / "floor", "--lanes", self.lanes]
+        if shape.rate:
+            argv += ["--linger", 0]
         if shape.tls:
             argv += ["--ca", rig.certs.ca]
         argv += [topics.bootstrap, topics.prefix, topics.name("jobs"), topics.name("results"), 1 << 40, shape.inflight]

@@ -17,6 +17,7 @@ COLUMNS = [
     ("CPU us", "cpu_us", 1, 1),
     ("x floor", "x_floor", 2, 1),
     ("x gatherd", "x_gatherd", 2, 1),
+    ("broker us", "broker_us", 1, 1),
     ("p50 ms", "p50_ms", 1, 1),
     ("p99 ms", "p99_ms", 1, 1),
     ("RSS MiB", "rss_peak", 1, MIB),

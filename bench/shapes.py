@@ -47,7 +47,7 @@ SHAPES = [
     Shape("10000", 10000, 40000, delay_ms=100, says="one host that answers after 100 ms"),
     Shape("10000-hosts-200", 10000, 40000, hosts=200, delay_ms=100, says="200 hosts that answer after 100 ms"),
     Shape("slow", 10000, 30000, delay_ms=1000, says="one host that answers after 1 s: memory per fetch in flight"),
-    Shape("latency", 256, 5000, rate=500, contestants=("gatherd", "gatherd-eos", *PEERS), says="500 jobs a second: latency"),
+    Shape("latency", 256, 5000, rate=500, contestants=("gatherd", "gatherd-eos", "floor", *PEERS), says="500 jobs a second: latency"),
     *(Shape(f"workers-{n}", 64, 2000 * n, delay_ms=100, workers=n, contestants=("gatherd", *PEERS),
             says=f"{n} worker(s), 64 in flight each, 100 ms: does more do more?") for n in (1, 2, 4)),
 ]

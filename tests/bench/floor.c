@@ -1,6 +1,6 @@
 /* floor - what the libraries alone cost: Kafka -> curl multis on libevent -> Kafka, without parsing, limits or safety.
  *
- *   floor [--lanes N] [--ca FILE] [--fresh] [--dns ADDRESS:PORT] BROKERS GROUP JOBS_TOPIC RESULTS_TOPIC COUNT INFLIGHT
+ *   floor [--lanes N] [--linger MS] [--ca FILE] [--fresh] [--dns ADDRESS:PORT] BROKERS GROUP JOBS_TOPIC RESULTS_TOPIC COUNT INFLIGHT
  *
  * Fetches COUNT bare-URL jobs, INFLIGHT at once, produces each body under its job's key, waits for the deliveries and commits. With N
  * lanes (1) the transfers are spread over N multis as the daemon spreads them; with --fresh each fetch opens a connection; with --dns
@@ -52,6 +52,7 @@ static const char *dns_server;
 static struct known *known;
 static struct lane lanes[LANES_MAX];
 static int n_lanes = 1;
+static const char *linger_ms = "1";
 static unsigned under_way[HOSTS];
 static const char *ca;
 static long is_fresh;
@@ -347,7 +348,7 @@ static rd_kafka_t *make(rd_kafka_type_t type, const char *brokers, const char *g
 	} else {
 		rd_kafka_conf_set(conf, "enable.idempotence", "true", NULL, 0);
 		rd_kafka_conf_set(conf, "compression.type", "lz4", NULL, 0);
-		rd_kafka_conf_set(conf, "linger.ms", "1", NULL, 0);
+		rd_kafka_conf_set(conf, "linger.ms", linger_ms, NULL, 0);
 		rd_kafka_conf_set(conf, "queue.buffering.max.messages", "1000000", NULL, 0);
 		rd_kafka_conf_set_dr_msg_cb(conf, on_report);
 	}
@@ -396,6 +397,7 @@ static void set_up(char **argv, int inflight)
 static char **parse(int argc, char **argv)
 {
 	static const struct option options[] = {{"lanes", required_argument, NULL, 'l'},
+						{"linger", required_argument, NULL, 'm'},
 						{"ca", required_argument, NULL, 'c'},
 						{"fresh", no_argument, NULL, 'f'},
 						{"dns", required_argument, NULL, 'd'},
@@ -404,6 +406,8 @@ static char **parse(int argc, char **argv)
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		if (c == 'l')
 			n_lanes = atoi(optarg);
+		else if (c == 'm')
+			linger_ms = optarg;
 		else if (c == 'c')
 			ca = optarg;
 		else if (c == 'f')
@@ -412,7 +416,7 @@ static char **parse(int argc, char **argv)
 			dns_server = optarg;
 	}
 	if (argc - optind != 6 || n_lanes < 1 || n_lanes > LANES_MAX)
-		die("usage", "floor [--lanes N] [--ca FILE] [--fresh] [--dns ADDRESS:PORT] BROKERS GROUP JOBS RESULTS COUNT INFLIGHT");
+		die("usage", "floor [--lanes N] [--linger MS] [--ca FILE] [--fresh] [--dns ADDRESS:PORT] BROKERS GROUP JOBS RESULTS COUNT INFLIGHT");
 	return argv + optind;
 }
 

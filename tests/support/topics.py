@@ -128,13 +128,13 @@ class Reader:
 class Topics:
     """The topics of one test, on one broker."""
 
-    def __init__(self, bootstrap, prefix, job_pb2, result_pb2):
+    def __init__(self, bootstrap, prefix, job_pb2, result_pb2, linger_ms=1):
         self.bootstrap = bootstrap
         self.prefix = re.sub(r"[^a-zA-Z0-9._-]", "-", prefix)[:150]
         self.job_pb2, self.result_pb2 = job_pb2, result_pb2
         self.admin = AdminClient({"bootstrap.servers": bootstrap})
         self.producer = Producer({
-            "bootstrap.servers": bootstrap, "linger.ms": 1, "acks": "all", "enable.idempotence": True,
+            "bootstrap.servers": bootstrap, "linger.ms": linger_ms, "acks": "all", "enable.idempotence": True,
             "queue.buffering.max.messages": 500000, "message.max.bytes": 8 << 20, "reconnect.backoff.max.ms": 500,
             "partitioner": "murmur2_random",
         })
