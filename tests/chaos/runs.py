@@ -158,8 +158,9 @@ def faults_run(make_world, mode, plan, report, seconds_left):
     return judge(world, mode, done, report)
 
 
-def three_kills_run(make_world, mode, seed, n, report):
-    """n jobs of 100 ms, 256 in flight, three SIGKILLs."""
+def three_kills_run(make_world, mode, seed, seconds, report):
+    """40,000 jobs of 100 ms, fewer when there is less time; 256 in flight, three SIGKILLs. How many were doubled."""
+    n = max(2000, min(40000, int(800 * seconds)))
     world = make_world(options(mode, 128), behind_proxy=False)
     world.begin_with(n, "ab")
     done = []

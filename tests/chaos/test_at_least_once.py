@@ -24,8 +24,6 @@ def test_hard(make_world, seed, budget, capsys):
 
 
 def test_three_kills(make_world, seed, budget, capsys):
-    """40,000 jobs; fewer when there is less time."""
     report = Report(capsys, "three kills, at least once", seed)
-    n = max(2000, min(40000, int(800 * budget.begin("test_three_kills")())))
     # What the Parallel Consumer doubles here.
-    assert three_kills_run(make_world, AT_LEAST_ONCE, seed, n, report) < 592
+    assert three_kills_run(make_world, AT_LEAST_ONCE, seed, budget.begin("test_three_kills")(), report) < 592

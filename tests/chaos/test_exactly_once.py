@@ -26,10 +26,8 @@ def test_hard_exactly_once(make_world, seed, budget, capsys):
 
 
 def test_three_kills_exactly_once(make_world, seed, budget, capsys):
-    """40,000 jobs; fewer when there is less time."""
     report = Report(capsys, "three kills, exactly once", seed)
-    n = max(2000, min(40000, int(800 * budget.begin("test_three_kills_exactly_once")())))
-    three_kills_run(make_world, EXACTLY_ONCE, seed, n, report)
+    three_kills_run(make_world, EXACTLY_ONCE, seed, budget.begin("test_three_kills_exactly_once")(), report)
 
 
 # --- many short runs ---
