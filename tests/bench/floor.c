@@ -340,6 +340,7 @@ static rd_kafka_t *make(rd_kafka_type_t type, const char *brokers, const char *g
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 
 	rd_kafka_conf_set(conf, "bootstrap.servers", brokers, NULL, 0);
+	rd_kafka_conf_set(conf, "socket.nagle.disable", "true", NULL, 0);
 	if (type == RD_KAFKA_CONSUMER) {
 		rd_kafka_conf_set(conf, "group.id", group, NULL, 0);
 		rd_kafka_conf_set(conf, "auto.offset.reset", "earliest", NULL, 0);
