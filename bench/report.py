@@ -70,7 +70,8 @@ def table(summary, runs, shapes):
             continue
         lines += [f"### {shape.name}: {shape.inflight} in flight, {shape.says}", "",
                   "| | " + " | ".join(c[0] for c in COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
-        for name, row in summary[shape.name].items():
+        for name in (n for n in shape.contestants if n in summary[shape.name]):
+            row = summary[shape.name][name]
             lines.append(f"| {name} | " + " | ".join(cell(row[key], digits, by) for _, key, digits, by in COLUMNS) + " |")
         lines.append("")
     failed = [f"- {r['shape']}, {r['contestant']}, round {r['round']}: {r['error']}" for r in runs if "error" in r]
