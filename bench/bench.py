@@ -21,7 +21,7 @@ def parse():
     parser.add_argument("--quick", action="store_true", help="a small sample: three shapes, one round")
     parser.add_argument("--shape", nargs="+", default=[], metavar="NAME", choices=list(what.BY_NAME), help="these shapes only")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", choices=list(who.CONTESTANTS), help="these contestants only")
-    parser.add_argument("--rounds", type=int, help="how often (3; quick: 1), after one more for the first shape and those with a rate that is not counted")
+    parser.add_argument("--rounds", type=int, help="how many count (3; quick: 1)")
     parser.add_argument("--scale", type=float, help="of each shape's jobs (1; quick: 0.5)")
     parser.add_argument("--out", default="build/bench/out", help="where table, JSON and plots go")
     parser.add_argument("--keep", action="store_true", help="keep the working directory with the logs")

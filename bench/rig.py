@@ -153,18 +153,21 @@ class Rig:
 
     def _under_load(self, shape, contestant, jobs, work, workers, usage, broker):
         """(start in ms, CPU seconds of the contestant, of the broker)."""
-        if not shape.rate:
+        def begun():
+            return time.time() * 1000, usage.cpu_s(), broker.cpu_s()
+
+        if shape.rate:
+            start_ms, cpu_s, broker_s = begun()
+            work.put(jobs, shape.rate)
+        else:
             signal_all(workers, signal.SIGSTOP)  # so that all jobs are there when it begins
             try:
                 work.put(jobs)
             finally:
-                before, start_ms = (usage.cpu_s(), broker.cpu_s()), time.time() * 1000
+                start_ms, cpu_s, broker_s = begun()
                 signal_all(workers, signal.SIGCONT)
-        else:
-            before, start_ms = (usage.cpu_s(), broker.cpu_s()), time.time() * 1000
-            work.put(jobs, shape.rate)
         wait_for(work, contestant, workers, usage)
-        cpu_s, broker_s = usage.cpu_s() - before[0], broker.cpu_s() - before[1]
+        cpu_s, broker_s = usage.cpu_s() - cpu_s, broker.cpu_s() - broker_s
         work.reader.until(len(work.made_ms), STALL_S)
         return start_ms, cpu_s, broker_s
 
