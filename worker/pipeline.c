@@ -20,7 +20,7 @@
 
 static void enqueue(struct pipeline *pl, struct task *task);
 static void start_fetch(struct pipeline *pl, struct task *task, const struct route *route, const struct addresses *addrs);
-static void attempt_failed(struct pipeline *pl, struct task *task, int err, const char *detail);
+static void attempt_over(struct pipeline *pl, struct task *task, int err, const char *detail);
 static void finish(struct pipeline *pl, struct task *task, int err, const char *detail);
 static void back_off(struct pipeline *pl, struct task *task, int64_t wait_ms);
 
@@ -256,7 +256,7 @@ static void on_resolved(void *ctx, int err, const struct addresses *addrs, int64
 
 static void name_failed(struct pipeline *pl, struct task *task, int err, bool is_proxy)
 {
-	attempt_failed(pl, task, is_proxy ? -ERR_PROXY_FAILED : err, is_proxy ? err_text(err) : NULL);
+	attempt_over(pl, task, is_proxy ? -ERR_PROXY_FAILED : err, is_proxy ? err_text(err) : NULL);
 }
 
 static void on_turn(struct pipeline *pl, struct task *task)
@@ -266,7 +266,7 @@ static void on_turn(struct pipeline *pl, struct task *task)
 
 	heap_remove(&pl->timers, &task->timer);
 	if (task->turn.is_down && task->asks_hops) {
-		attempt_failed(pl, task, host_down_err(task->turn.host), NULL);
+		attempt_over(pl, task, host_down_err(task->turn.host), NULL);
 		return;
 	}
 	if (task->turn.is_down) {
@@ -279,7 +279,7 @@ static void on_turn(struct pipeline *pl, struct task *task)
 	task->retry_after_ms = 0; /* it was the answer's before this attempt */
 	int err = pipeline_route(pl, task, &route);
 	if (err) {
-		attempt_failed(pl, task, err, NULL);
+		attempt_over(pl, task, err, NULL);
 		return;
 	}
 	const char *name = pipeline_name_of_peer(&route, task_url(task));
@@ -311,11 +311,11 @@ static void on_resolved(void *ctx, int err, const struct addresses *addrs, int64
 	int route_err = pipeline_route(pl, task, &route);
 	const char *name = route_err ? NULL : pipeline_name_of_peer(&route, task_url(task));
 	if (route_err)
-		attempt_failed(pl, task, route_err, NULL);
+		attempt_over(pl, task, route_err, NULL);
 	else if (err)
 		name_failed(pl, task, err, route.proxy);
 	else if (!name || strcmp(name, task->asked) != 0)
-		attempt_failed(pl, task, -ERR_PROXY_FAILED, "the settings changed while the name was looked up");
+		attempt_over(pl, task, -ERR_PROXY_FAILED, "the settings changed while the name was looked up");
 	else
 		start_fetch(pl, task, &route, addrs);
 }
@@ -335,7 +335,7 @@ static void start_fetch(struct pipeline *pl, struct task *task, const struct rou
 	if (pl->watch)
 		pl->watch->on_start(pl->watch->ctx, task, route, resolved, err);
 	if (err) {
-		attempt_failed(pl, task, err, NULL);
+		attempt_over(pl, task, err, NULL);
 		return;
 	}
 	const struct header *headers = task_headers(task, route->secret, &n_headers);
@@ -366,7 +366,7 @@ static void start_fetch(struct pipeline *pl, struct task *task, const struct rou
 	pl->metrics->attempts++;
 	err = fetch_start(pl->fetch, &req, on_fetched, task, &task->transfer);
 	if (err)
-		attempt_failed(pl, task, err, NULL);
+		attempt_over(pl, task, err, NULL);
 }
 
 static void observe(struct pipeline *pl, const struct response *resp)
@@ -465,7 +465,7 @@ static void on_robots_fetched(struct pipeline *pl, struct task *task, struct res
 	task_set_response(task, resp);
 	account(pl, task);
 	if (err) {
-		attempt_failed(pl, task, err, resp->detail[0] ? resp->detail : NULL);
+		attempt_over(pl, task, err, resp->detail[0] ? resp->detail : NULL);
 		return;
 	}
 	task_set_response(task, NULL);
@@ -505,7 +505,7 @@ static void on_fetched(void *ctx, struct response *resp)
 	}
 	task_set_response(task, resp);
 	account(pl, task);
-	attempt_failed(pl, task, err, resp->detail[0] ? resp->detail : NULL);
+	attempt_over(pl, task, err, resp->detail[0] ? resp->detail : NULL);
 }
 
 /* ---- 5. again, or the end ---- */
@@ -549,7 +549,7 @@ static bool robots_failed(struct pipeline *pl, struct task *task, int err, int s
 }
 
 /* One attempt is over; err 0 = it was a success. Decides on another one. */
-static void attempt_failed(struct pipeline *pl, struct task *task, int err, const char *detail)
+static void attempt_over(struct pipeline *pl, struct task *task, int err, const char *detail)
 {
 	int64_t now_us = loop_now_us(pl->loop), left_ms = (deadline_us(pl, task) - now_us) / US_PER_MS;
 	const struct response *resp = task->resp;
